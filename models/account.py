@@ -1,0 +1,216 @@
+"""One account: its ledger, its usage, its controls and what has been commanded of it; `apply` takes a record in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from models.enforcement import Deletion, Enforcement, Suspension
+from models.ledger import Ledger, check_currency, check_same_content
+from models.packages import UsageBook
+from models.records import Bill, Control, Package, Payment, Usage, fingerprint
+from models.refusal import Refusal
+from models.standing import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
+
+    from models.instants import Instant
+    from models.outputs import Source
+    from models.policy import Policy
+
+    #: Where a record came from, told when asked.
+    Origin: TypeAlias = Callable[[], Source]
+
+
+class Horizon(NamedTuple):
+    """How far back an account remembers: its movements and ids, and the ids of usage."""
+
+    history: Instant
+    usage: Instant
+
+
+class Fact(NamedTuple):
+    """Something that happened and has to be told with the next decision."""
+
+    kind: str  # of the notice: usage_while_suspended (if it proves one), package_exhausted, payment_after_delete
+    record: Usage | Payment
+    package_id: str | None = None
+    #: Of a payment after a delete: that delete (a reopen of the same instant comes after it).
+    deletion: Deletion | None = None
+
+
+class PoliciesInForce(Protocol):
+    """What a control has to know of the policies."""
+
+    def policy_of_opening(self, control: Control) -> Policy:
+        """The policy of an account that is taken over."""
+
+    def check_policy(self, control: Control) -> None:
+        """Raise Refusal if a `policy` control names one that is not in force."""
+
+
+class Account:
+    """The state of one account. Records change it through the `apply_…` methods, decisions through `decision`."""
+
+    __slots__ = (
+        "account_id",
+        "billed_until",
+        "changed",
+        "control_events",
+        "currency",
+        "due",
+        "enforcement",
+        "facts",
+        "ledger",
+        "own",
+        "usable",
+        "usage",
+    )
+
+    def __init__(self, account_id: str) -> None:
+        self.account_id = account_id
+        #: That of its first accepted record; one currency an account.
+        self.currency: str | None = None
+        #: Whether a record of it was accepted (one that still waits for its bill is not yet).
+        self.usable = False
+        self.ledger = Ledger()
+        self.usage: UsageBook | None = None
+        #: Usage that ended until then is billed: the latest `period_end` (or else `issued_at`) of its bills.
+        self.billed_until: Instant | None = None
+        self.own: Standing | None = None
+        self.enforcement: Enforcement | None = None
+        self.control_events: dict[str, tuple[Instant, int]] = {}
+        self.facts: list[Fact] = []
+        #: Whether a control came since the last decision: marks may have moved.
+        self.changed = False
+        #: When it has to be decided on next, if no record comes before.
+        self.due: Instant | None = None
+
+    # -- records ----------------------------------------------------------------------------------------------------
+    # Each raises Refusal, having changed nothing, or returns (with the refusals of records that waited for this one).
+
+    def apply_bill(self, record: Bill, horizon: Horizon, origin: Origin) -> Iterator[tuple[Source, Refusal]]:
+        """Charge, adjust or void a bill."""
+        crc = fingerprint(record)
+        known = self.ledger.known_bill_event(record.event_id, horizon.history)
+        if known is not None:
+            check_same_content(record.event_id, known.crc, crc)
+            return iter(())
+        self._check_currency(record.currency)
+        if record.kind == "issued":
+            refused = self.ledger.issue(record, crc, horizon.history)
+            self._accept(record.currency)
+            self._bill_usage(record.at if record.period_end is None else record.period_end)
+            return refused
+        if self.ledger.change(record, crc, horizon.history, origin):
+            self._accept(record.currency)
+        return iter(())
+
+    def apply_payment(self, record: Payment, horizon: Horizon) -> None:
+        """Add a top-up, a refund, a reversal or a gift."""
+        crc = fingerprint(record)
+        known = self.ledger.known_payment_event(record.event_id, horizon.history)
+        if known is not None:
+            check_same_content(record.event_id, known.crc, crc)
+            return
+        self._check_currency(record.currency)
+        self.ledger.pay(record, crc, horizon.history)
+        self._accept(record.currency)
+        deletion = self.enforcement.deletion if self.enforcement is not None else None
+        if record.kind == "topup" and deletion is not None:
+            self.facts.append(Fact("payment_after_delete", record, deletion=deletion))
+
+    def apply_usage(self, record: Usage, horizon: Horizon) -> None:
+        """Draw on packages and count what is not billed; it moves no balance."""
+        book = self._usage_book()
+        crc = fingerprint(record)
+        known = book.seen.get(record.event_id, horizon.usage)
+        if known is not None:
+            check_same_content(record.event_id, known, crc)
+            return
+        if record.currency is not None:
+            self._check_currency(record.currency)
+        book.seen.add(record.event_id, record.at, crc, horizon.usage)
+        for package_id in book.use(record, self.billed_until):
+            self.facts.append(Fact("package_exhausted", record, package_id))
+        if self.enforcement is not None and self.enforcement.stops:
+            self.facts.append(Fact("usage_while_suspended", record))
+        self._accept(record.currency)
+
+    def apply_package(self, record: Package, horizon: Horizon) -> None:
+        """Purchase or cancel a prepaid package."""
+        book = self._usage_book()
+        crc = fingerprint(record)
+        known = book.known_package_event(record.event_id, horizon.history)
+        if known is not None:
+            check_same_content(record.event_id, known, crc)
+            return
+        book.change_package(record, crc, horizon.history)
+        self._accept(None)
+
+    def apply_control(self, record: Control, horizon: Horizon, policies: PoliciesInForce) -> None:
+        """Take an operator's control."""
+        crc = fingerprint(record)
+        known = self.control_events.get(record.event_id)
+        if known is not None and known[0] >= horizon.history:
+            check_same_content(record.event_id, known[1], crc)
+            return
+        match record.kind:
+            case "opening":
+                self._open(record, crc, policies.policy_of_opening(record))
+            case "reopen":
+                self._reopen(record, crc, horizon)
+            case "credit_limit":
+                self.ledger.control(record, crc)
+            case "resume" | "policies":
+                pass  # the monitor's, or a guard's
+            case _:
+                policies.check_policy(record)
+                if self.own is None:
+                    self.own = Standing()
+                self.own.add(record)
+        self.control_events[record.event_id] = (record.at, crc)
+        self.changed = True
+        self._accept(record.currency if record.kind == "opening" else None)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _open(self, record: Control, crc: int, policy: Policy) -> None:
+        if self.usable or self.ledger.waiting:
+            raise Refusal("invalid", "kind", "an opening must be the first record of its account")
+        assert record.sequence is not None  # the contract's model requires it
+        self.ledger.control(record, crc)
+        enforcement = self.enforcement = Enforcement(record.sequence)
+        if record.status == "suspended":
+            enforcement.suspension = Suspension(record.at, policy.suspends, None, None)
+            enforcement.stop(record.at, policy.suspends, None)
+        elif record.status == "deleted":
+            enforcement.deletion = Deletion(record.at, policy.deletes, None, None, 0, policy)
+            enforcement.stop(record.at, policy.deletes, None)
+
+    def _reopen(self, record: Control, crc: int, horizon: Horizon) -> None:
+        if self.enforcement is None or self.enforcement.deletion is None:
+            raise Refusal("invalid", "kind", "only a deleted account can be reopened, and this one is not deleted")
+        self.ledger.control(record, crc)
+        self.enforcement.reopen(record.at, horizon.history)
+
+    def _bill_usage(self, until: Instant) -> None:
+        if self.billed_until is None or until > self.billed_until:
+            self.billed_until = until
+            if self.usage is not None:
+                self.usage.bill(until)
+
+    def _usage_book(self) -> UsageBook:
+        if self.usage is None:
+            self.usage = UsageBook()
+        return self.usage
+
+    def _check_currency(self, currency: str) -> None:
+        if self.currency is not None:
+            check_currency(currency, self.currency)
+
+    def _accept(self, currency: str | None) -> None:
+        self.usable = True
+        if self.currency is None:
+            self.currency = currency

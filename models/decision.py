@@ -1,0 +1,595 @@
+"""The decision on one account: what the ledger and the policy require now, against what has been commanded.
+
+One direction: the ledger's episode is followed, the marks are worked out, the command that `TRANSITIONS` names is sent,
+and what has to be told is told. Order within a decision (contract §1): `arrears_started`, suspend, `suspended`,
+`deletion_ahead`, delete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from models import fees
+from models.enforcement import (
+    CLAUSES,
+    TRANSITIONS,
+    Deletion,
+    Enforcement,
+    Episode,
+    FeeMissing,
+    MarkSeen,
+    Required,
+    Suspension,
+    Warned,
+)
+from models.instants import LAST_INSTANT, MINUTE, Instant, format_instant
+from models.marks import HeldTime, held_time, later_mark, marks
+from models.money import format_fine, format_money
+from models.outputs import MAX_UNPAID_BILLS, Command, Notice, UnpaidBill, stable_id
+from models.records import Payment
+from models.standing import NEVER, Standing, allowances_in_force
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from models.account import Account, Fact
+    from models.enforcement import Reason
+    from models.instants import Duration
+    from models.money import Money
+    from models.policy import Policy
+
+_DELETION_AHEAD: Final = "deletion_ahead"
+_SUSPENSION_AHEAD: Final = "suspension_ahead"
+
+
+@dataclass
+class Moment:
+    """The instant that decisions are made for, and what holds for all accounts at it.
+
+    The clock stands at `now`, or with `past` just behind it: no record of a later instant has been seen yet, and a mark
+    that falls at `now` has passed.
+    """
+
+    app_id: str
+    now: Instant
+    past: bool
+    #: Movements and ids before this are forgotten.
+    history: Instant
+    everybody: Standing
+    #: (account's own controls, start of an episode) -> the policy that holds for it.
+    policy_for: Callable[[Standing | None, Instant], Policy]
+    #: Whether suspends and deletes wait the policy's `lateness` more (§3).
+    lateness: bool = False
+    commands: list[Command] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+    def passed(self, at: Instant) -> bool:
+        """Whether the clock is past `at`: later than, not at."""
+        return at < self.now or (self.past and at == self.now)
+
+    def told_at(self, due: Instant) -> Instant:
+        """A notice's `at`: its due instant if it goes out within a minute of that, else the decision's clock."""
+        return due if self.now - due <= MINUTE else self.now
+
+
+class Decision:
+    """The decision on `account` at `moment`. `due` says afterwards when it has to be decided on again."""
+
+    def __init__(self, account: Account, moment: Moment) -> None:
+        self.account = account
+        self.moment = moment
+        self.now = moment.now
+        self.ledger = account.ledger
+        self.enforcement = account.enforcement or Enforcement()
+        self.held: HeldTime = held_time(self.now, account.own, moment.everybody)
+        self.due: Instant = NEVER
+
+    def decide(self) -> Instant:
+        """Publish what is due to `moment`; returns when to decide again (NEVER: not before a record comes)."""
+        enforcement = self.enforcement
+        if enforcement.deletion is None:
+            self._follow_ledger()
+            if enforcement.suspension is not None:
+                self._restore_exempt()
+            if enforcement.episode is not None:
+                self._tell_arrears_started(enforcement.episode)
+                self._follow_marks(enforcement.episode)
+        for fact in self.account.facts:
+            self._tell_fact(fact)
+        self.account.facts.clear()
+        if enforcement != _NOTHING:
+            self.account.enforcement = enforcement
+        return self.due
+
+    # -- the ledger's episode ---------------------------------------------------------------------------------------
+
+    def _follow_ledger(self) -> None:
+        ledger, enforcement = self.ledger, self.enforcement
+        episode = enforcement.episode
+        if episode is not None and (not ledger.in_arrears or ledger.since > episode.since):
+            self._end_episode(episode)
+        if enforcement.fee_missing is not None and not ledger.in_arrears:
+            self._restore_once_fee_paid(enforcement.fee_missing)
+        if not ledger.in_arrears:
+            return
+        since = ledger.since
+        if enforcement.episode is None:
+            enforcement.episode = self._begin_episode(since)
+        elif since != enforcement.episode.since:  # late evidence has moved its start
+            enforcement.episode.since = since
+            enforcement.episode.policy = self.moment.policy_for(self.account.own, since)
+
+    def _begin_episode(self, since: Instant) -> Episode:
+        # R10: an episode keeps the policy that held when it began.
+        policy = self.moment.policy_for(self.account.own, since)
+        missing, self.enforcement.fee_missing = self.enforcement.fee_missing, None
+        opening = self.ledger.opened_at
+        floor = opening if opening is not None and since <= opening else since
+        return Episode(since, policy, floor, carried=missing.fee if missing else 0)
+
+    def _end_episode(self, episode: Episode) -> None:
+        enforcement = self.enforcement
+        since, ended_at, integral = self.ledger.ended()
+        if since is None or ended_at < episode.since:  # as known now there never was such an episode
+            ended_at, integral = episode.since, 0
+        fee = episode.carried + fees.accrued(integral, episode.policy)
+        suspension = enforcement.suspension
+        if suspension is not None:
+            in_time = suspension.effective_at is not None and ended_at <= suspension.effective_at
+            if self.ledger.in_arrears and self._is_past_suspend_mark(self.ledger.since):
+                pass  # a later episode calls for the same: nothing to undo
+            elif episode.policy.late_fee_required and not in_time and not self._fee_paid(fee):
+                enforcement.fee_missing = FeeMissing(episode.since, episode.policy, fee)
+            else:
+                reason: Reason = "late_evidence" if in_time else "paid_in_full"
+                self._restore(reason, ended_at, episode.since, episode.policy, fee)
+        elif episode.told_at is not None and not self.ledger.in_arrears:
+            self._tell(
+                "arrears_cleared",
+                self.moment.told_at(ended_at),
+                since=episode.since,
+                late_fee=fees.reported(fee),
+                policy=episode.policy,
+            )
+        enforcement.episode = None
+
+    def _is_past_suspend_mark(self, since: Instant) -> bool:
+        policy = self.moment.policy_for(self.account.own, since)
+        allowances = allowances_in_force(self.now, self.account.own, self.moment.everybody)
+        found = marks(since, policy, allowances, self.held, floor=since, suspended_at=None)
+        return self.moment.passed(found.suspend)
+
+    def _fee_paid(self, fee: int) -> bool:
+        return self.ledger.tip.balance + self.ledger.tip.limit >= fees.reported(fee)
+
+    def _restore_once_fee_paid(self, missing: FeeMissing) -> None:
+        if self._fee_paid(missing.fee):
+            paid_at = self.ledger.enough_since(fees.reported(missing.fee))
+            self._restore("paid_in_full", paid_at, missing.since, missing.policy, missing.fee)
+
+    def _restore_exempt(self) -> None:
+        suspension = self.enforcement.suspension
+        exempt_since = self.held.exempt_since(self.now)
+        if suspension is None or exempt_since is None:
+            return
+        at = max(exempt_since, suspension.decided_at)
+        episode, missing = self.enforcement.episode, self.enforcement.fee_missing
+        if episode is not None:
+            self._restore("operator", at, episode.since, episode.policy, self._fee(episode))
+            episode.exempted_at = at
+        elif missing is not None:
+            self._restore("operator", at, missing.since, missing.policy, missing.fee)
+
+    # -- marks, warnings, commands ----------------------------------------------------------------------------------
+
+    def _follow_marks(self, episode: Episode) -> None:
+        blocked = self.held.covers(self.now)
+        if blocked:
+            self._wake(self.held.free_from(self.now))
+        self._look_at_marks(episode)
+        if self.enforcement.suspension is None:
+            if not blocked:
+                self._warn(episode, _SUSPENSION_AHEAD, episode.policy.suspension_ahead, episode.suspend_mark)
+            if self._required(episode, blocked) is Required.STOP:
+                self._suspend(episode)
+        if not blocked:
+            self._warn(episode, _DELETION_AHEAD, episode.policy.deletion_ahead, episode.delete_mark)
+        if self.enforcement.suspension is not None:
+            if not blocked:
+                self._give_needed_notice(episode)
+            if self._required(episode, blocked) is Required.END:
+                self._delete(episode)
+
+    def _required(self, episode: Episode, blocked: bool) -> Required:  # noqa: FBT001
+        """What an account in arrears is to be; asks to be decided on again when that may change."""
+        suspended = self.enforcement.suspension is not None
+        if suspended:
+            counting = self._counting_notice(episode)
+            mark = self._delete_mark(episode)
+            if mark < NEVER and (counting is not None or not episode.policy.deletion_ahead):
+                at = mark if counting is None else max(mark, counting.decided_at + episode.policy.deletion_ahead[-1])
+                if self._has_come(at, episode.policy.lateness_delete, blocked):
+                    return Required.END
+        else:
+            at = self._suspend_effective_at(episode)
+            if episode.policy.suspension_ahead:
+                at = max(at, episode.told_decided_at + episode.policy.suspension_ahead[-1])
+            if at < NEVER and self._has_come(at, episode.policy.lateness_suspend, blocked):
+                return Required.STOP
+        return Required.STAY
+
+    def _has_come(self, at: Instant, lateness: Duration, blocked: bool) -> bool:  # noqa: FBT001
+        if self.moment.lateness:
+            at += lateness
+        if self.moment.passed(at) and not blocked:
+            return True
+        self._wake(at)
+        return False
+
+    def _wake(self, at: Instant) -> None:
+        if self.now <= at <= LAST_INSTANT and at < self.due:
+            self.due = at
+
+    def _look_at_marks(self, episode: Episode) -> None:
+        """Work out both marks, and since when they have had their value."""
+        account, suspension = self.account, self.enforcement.suspension
+        found = marks(
+            episode.since,
+            episode.policy,
+            allowances_in_force(self.now, account.own, self.moment.everybody),
+            self.held,
+            floor=episode.floor,
+            suspended_at=None if suspension is None else suspension.decided_at,
+        )
+        if episode.suspend_mark is None or episode.suspend_mark.mark != found.suspend:
+            episode.suspend_mark = MarkSeen(found.suspend, self.now)
+        # The delete mark's `min_suspended` part runs from the suspend, or as things stand from when it can come.
+        start = self._suspend_effective_at(episode) if suspension is None else suspension.decided_at
+        delete = NEVER if start >= NEVER else later_mark(found.delete, start + episode.policy.min_suspended, self.held)
+        if episode.delete_mark is None or episode.delete_mark.mark != delete:
+            episode.delete_mark = MarkSeen(delete, self.now)
+
+    def _suspend_mark(self, episode: Episode) -> Instant:
+        return NEVER if episode.suspend_mark is None else episode.suspend_mark.mark
+
+    def _delete_mark(self, episode: Episode) -> Instant:
+        return NEVER if episode.delete_mark is None else episode.delete_mark.mark
+
+    def _suspend_effective_at(self, episode: Episode) -> Instant:
+        """The suspend mark, or when `arrears_started` has been out for the shortest `suspension_ahead`."""
+        mark, ahead = self._suspend_mark(episode), episode.policy.suspension_ahead
+        if mark >= NEVER:
+            return NEVER
+        if not ahead:
+            return self.held.free_from(max(mark, episode.exempted_at))
+        told_at = self.now if episode.told_at is None else episode.told_at
+        return self.held.free_from(max(mark, told_at + ahead[-1], episode.exempted_at))
+
+    def _counting_notice(self, episode: Episode) -> Warned | None:
+        """The earliest `deletion_ahead` that counts: for this mark, and with a deadline outside all holds."""
+        mark = self._delete_mark(episode)
+        for warned in episode.warned:
+            if warned.kind == _DELETION_AHEAD and warned.mark == mark:
+                deadline = max(mark, warned.decided_at + episode.policy.deletion_ahead[-1])
+                if not self.held.covers(deadline):
+                    return warned
+        return None
+
+    def _warn(self, episode: Episode, kind: str, ahead: tuple[Duration, ...], seen: MarkSeen | None) -> None:
+        """Give the warnings of this mark that have fallen due; of those due together only the nearest."""
+        if seen is None or seen.mark >= NEVER or self.moment.passed(seen.mark):
+            return
+        nearest_given = min((w.ahead for w in episode.warned if w.kind == kind and w.mark == seen.mark), default=NEVER)
+        due: tuple[Duration, Instant] | None = None
+        for duration in ahead:  # longest first
+            if duration >= nearest_given:
+                continue
+            falls_at = seen.mark - duration
+            at = self.held.free_from(max(falls_at, seen.since))
+            if self.moment.passed(at):
+                due = duration, at
+            else:
+                self._wake(at)
+        if due is not None:
+            self._give_warning(episode, kind, seen.mark, *due)
+
+    def _give_needed_notice(self, episode: Episode) -> None:
+        """A delete whose mark has passed waits for a `deletion_ahead`: give it, if none that was given counts."""
+        mark, ahead = self._delete_mark(episode), episode.policy.deletion_ahead
+        if not ahead or mark >= NEVER or self._counting_notice(episode) is not None:
+            return
+        given = [w.decided_at + ahead[-1] for w in episode.warned if w.kind == _DELETION_AHEAD and w.mark == mark]
+        at = self.held.free_from(max([mark, *given]))
+        if self.moment.passed(at):
+            self._give_warning(episode, _DELETION_AHEAD, mark, ahead[-1], at)
+        else:
+            self._wake(at)
+
+    def _give_warning(self, episode: Episode, kind: str, mark: Instant, ahead: Duration, due: Instant) -> None:
+        at = self.moment.told_at(due)
+        if kind == _DELETION_AHEAD:
+            deadline = max(mark, at + episode.policy.deletion_ahead[-1])
+            deadline = self._after_notices(episode, deadline)
+        else:
+            deadline = self._suspend_effective_at(episode)
+        notice_id = self._tell(kind, at, episode=episode, deadline=deadline)
+        episode.warned.append(Warned(kind, mark, ahead, at, self.now, notice_id))
+
+    # -- when commands can come -------------------------------------------------------------------------------------
+
+    def can_suspend_at(self, episode: Episode) -> Instant:
+        """When the suspend can come, as things stand; NEVER under an open hold."""
+        return NEVER if self._is_held_openly() else self._suspend_effective_at(episode)
+
+    def can_delete_at(self, episode: Episode) -> Instant:
+        """When the delete can come, as things stand, with the notice that it has to wait for."""
+        mark, ahead = self._delete_mark(episode), episode.policy.deletion_ahead
+        if mark >= NEVER or self._is_held_openly():
+            return NEVER
+        counting = self._counting_notice(episode)
+        if counting is not None:
+            return max(mark, counting.at + ahead[-1])
+        if not ahead:
+            return mark
+        given = [w for w in episode.warned if w.kind == _DELETION_AHEAD and w.mark == mark]
+        nearest = min((w.ahead for w in given), default=NEVER)
+        seen_since = self.now if episode.delete_mark is None else episode.delete_mark.since
+        coming = [mark - duration for duration in ahead if duration < nearest]
+        if coming:
+            notice_at = self.held.free_from(max(min(coming), seen_since, self.now))
+        else:
+            notice_at = self.held.free_from(max([mark, *(w.decided_at + ahead[-1] for w in given)]))
+        return self._after_notices(episode, max(mark, notice_at + ahead[-1]))
+
+    def _after_notices(self, episode: Episode, deadline: Instant) -> Instant:
+        """A notice whose deadline falls in a hold does not count: another one follows at the hold's end."""
+        while self.held.covers(deadline):
+            deadline = self.held.free_from(deadline) + episode.policy.deletion_ahead[-1]
+        return deadline
+
+    def _is_held_openly(self) -> bool:
+        return self.held.free_from(self.now) > LAST_INSTANT
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    def _suspend(self, episode: Episode) -> None:
+        services = episode.policy.suspends
+        effective_at = self._suspend_effective_at(episode)
+        command_id = self._command(
+            Required.STOP, "unpaid_past_suspend_mark", effective_at, episode.since, episode.policy, services
+        )
+        self.enforcement.suspension = Suspension(self.now, services, command_id, effective_at)
+        self.enforcement.stop(self.now, services, command_id)
+        self._look_at_marks(episode)  # the delete mark's `min_suspended` part is known now
+        self._tell(
+            "suspended",
+            self.moment.told_at(effective_at),
+            episode=episode,
+            deadline=self.can_delete_at(episode),
+            command_id=command_id,
+        )
+
+    def _restore(self, reason: Reason, effective_at: Instant, since: Instant, policy: Policy, fee: int) -> None:
+        enforcement = self.enforcement
+        suspension = enforcement.suspension
+        assert suspension is not None  # TRANSITIONS: only what is suspended is restored
+        command_id = self._command(
+            Required.RUN,
+            reason,
+            effective_at,
+            since,
+            policy,
+            suspension.services,
+            fee=fee,
+            supersedes=suspension.command_id if reason == "late_evidence" else None,
+        )
+        enforcement.suspension = enforcement.fee_missing = None
+        enforcement.end_stops(self.now, self.moment.history)
+        self._tell(
+            "restored",
+            self.moment.told_at(effective_at),
+            since=since,
+            late_fee=fees.reported(fee),
+            policy=policy,
+            command_id=command_id,
+            reason=reason,
+        )
+
+    def _delete(self, episode: Episode) -> None:
+        policy = episode.policy
+        counting = self._counting_notice(episode)
+        effective_at = self._delete_mark(episode)
+        if counting is not None:
+            effective_at = max(effective_at, counting.at + policy.deletion_ahead[-1])
+        fee = self._fee(episode)
+        command_id = self._command(
+            Required.END,
+            "unpaid_past_delete_mark",
+            effective_at,
+            episode.since,
+            policy,
+            policy.deletes,
+            notice_id=None if counting is None else counting.notice_id,
+        )
+        self._tell("deleted", self.moment.told_at(effective_at), episode=episode, command_id=command_id)
+        enforcement = self.enforcement
+        enforcement.deletion = Deletion(
+            self.now, policy.deletes, command_id, effective_at, fees.reported(fee), policy
+        )
+        enforcement.stop(self.now, policy.deletes, command_id)
+        enforcement.episode = enforcement.suspension = None
+        self.due = NEVER
+
+    def _command(
+        self,
+        required: Required,
+        reason: Reason,
+        effective_at: Instant,
+        since: Instant,
+        policy: Policy,
+        services: tuple[str, ...],
+        *,
+        fee: int | None = None,
+        supersedes: str | None = None,
+        notice_id: str | None = None,
+    ) -> str:
+        account, enforcement = self.account, self.enforcement
+        action = TRANSITIONS[enforcement.commanded, required]
+        assert action is not None  # callers ask for what is not commanded yet
+        enforcement.sequence += 1
+        arrears_since, effective = format_instant(since), format_instant(effective_at)
+        command_id = stable_id(
+            self.moment.app_id, account.account_id, enforcement.sequence, action, arrears_since, effective
+        )
+        enforcement.last_command_id = command_id
+        unpaid, count = unpaid_bills(account)
+        self.moment.commands.append(
+            Command(
+                command_id,
+                account.account_id,
+                enforcement.sequence,
+                action,
+                services,
+                effective,
+                format_instant(self.now),
+                arrears_since,
+                format_money(self.ledger.owed),
+                format_money(fees.reported(self._fee(enforcement.episode) if fee is None else fee)),
+                account.currency,
+                unpaid,
+                count,
+                policy.label,
+                policy.policy_hash,
+                CLAUSES[action],
+                reason,
+                supersedes,
+                None,
+                notice_id,
+            )
+        )
+        return command_id
+
+    # -- notices ----------------------------------------------------------------------------------------------------
+
+    def _tell_arrears_started(self, episode: Episode) -> None:
+        if episode.told_at is not None:
+            return
+        self._look_at_marks(episode)
+        episode.told_at = self.moment.told_at(episode.floor)
+        episode.told_decided_at = self.now
+        suspended = self.enforcement.suspension is not None
+        deadline = self.can_delete_at(episode) if suspended else self.can_suspend_at(episode)
+        self._tell("arrears_started", episode.told_at, episode=episode, deadline=deadline)
+
+    def _tell_fact(self, fact: Fact) -> None:
+        record, enforcement = fact.record, self.enforcement
+        if isinstance(record, Payment):
+            assert fact.deletion is not None  # such a fact always has it
+            self._tell(
+                fact.kind,
+                self.moment.told_at(record.at),
+                late_fee=fact.deletion.late_fee,
+                command_id=fact.deletion.command_id,
+                subject=record.event_id,
+                event_id=record.event_id,
+                payment_id=record.payment_id,
+                amount=format_money(record.amount),
+            )
+            return
+        command_id = None
+        if fact.kind == "usage_while_suspended":
+            breached = [stop for stop in enforcement.stops if stop.covers(record.service, record.started_at)]
+            if not breached:
+                return
+            command_id = breached[-1].command_id
+        episode = enforcement.episode
+        self._tell(
+            fact.kind,
+            self.moment.told_at(record.at),
+            episode=episode,
+            command_id=command_id,
+            subject=record.event_id + (fact.package_id or ""),
+            event_id=record.event_id,
+            usage_id=record.usage_id,
+            package_id=fact.package_id,
+            service=record.service,
+            quantity=format_fine(record.quantity),
+            unit=record.unit,
+            started_at=format_instant(record.started_at),
+        )
+
+    def _tell(
+        self,
+        kind: str,
+        at: Instant,
+        *,
+        episode: Episode | None = None,
+        since: Instant | None = None,
+        late_fee: Money | None = None,
+        policy: Policy | None = None,
+        deadline: Instant | None = None,
+        command_id: str | None = None,
+        subject: str = "",
+        **particulars: str | None,
+    ) -> str:
+        account = self.account
+        if episode is not None:
+            since, policy = episode.since, episode.policy
+        arrears_since = None if since is None else format_instant(since)
+        at_text = format_instant(at)
+        notice_id = stable_id(
+            self.moment.app_id, account.account_id, self.enforcement.sequence, kind, arrears_since, at_text, subject
+        )
+        if late_fee is None:
+            late_fee = self.late_fee()
+        self.moment.notices.append(
+            Notice(
+                notice_id,
+                account.account_id,
+                kind,
+                at_text,
+                format_money(self.ledger.owed),
+                format_money(late_fee),
+                account.currency,
+                arrears_since,
+                None if deadline is None or deadline > LAST_INSTANT else format_instant(deadline),
+                command_id,
+                policy=None if policy is None else policy.label,
+                **particulars,  # type: ignore[arg-type]
+            )
+        )
+        return notice_id
+
+    # -- the fee ----------------------------------------------------------------------------------------------------
+
+    def _fee(self, episode: Episode | None) -> int:
+        """The fee of the episode that runs, up to now."""
+        if episode is None:
+            return 0
+        integral = self.ledger.integral(self.now) if self.ledger.in_arrears else 0
+        return episode.carried + fees.accrued(integral, episode.policy)
+
+    def late_fee(self) -> Money:
+        """The fee as reported now."""
+        enforcement = self.enforcement
+        if enforcement.deletion is not None:
+            return enforcement.deletion.late_fee
+        if enforcement.fee_missing is not None:
+            return fees.reported(enforcement.fee_missing.fee)
+        return fees.reported(self._fee(enforcement.episode))
+
+
+_NOTHING: Final = Enforcement()
+
+
+def unpaid_bills(account: Account) -> tuple[tuple[UnpaidBill, ...], int]:
+    """The oldest unpaid bills as they are published, and how many there are."""
+    unpaid, count = account.ledger.unpaid(MAX_UNPAID_BILLS)
+    bills = tuple(
+        UnpaidBill(bill_id, format_money(total), format_money(outstanding)) for bill_id, total, outstanding in unpaid
+    )
+    return bills, count
+
+
+

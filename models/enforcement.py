@@ -1,0 +1,174 @@
+"""What has been commanded of an account, and the table that says which command comes next.
+
+Laws of this file:
+
+- A command is the difference between what is required and what has been commanded. What is not in the table cannot
+  happen.
+- A delete never precedes its suspend, and nothing but a reopen follows it.
+- `sequence` counts an account's commands without a gap.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Literal
+
+import msgspec
+
+from models.instants import Duration, Instant
+from models.money import Money
+from models.policy import Policy
+
+Action = Literal["suspend", "restore", "delete"]
+Reason = Literal["unpaid_past_suspend_mark", "unpaid_past_delete_mark", "paid_in_full", "late_evidence", "operator"]
+
+
+class Commanded(Enum):
+    """What enforcement has been told last."""
+
+    RUN = "run"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+
+class Required(Enum):
+    """What the ledger and the policy ask for now."""
+
+    RUN = "run"  # R4: paid, or exempt
+    STAY = "stay"  # in arrears, and no mark has passed; or a hold, a fee or a notice is waited for
+    STOP = "stop"  # R3: past the suspend mark
+    END = "end"  # R5: past the delete mark, and the notice was given
+
+
+#: The whole of enforcement: (commanded, required) -> the next command.
+TRANSITIONS: Final[dict[tuple[Commanded, Required], Action | None]] = {
+    (Commanded.RUN, Required.RUN): None,
+    (Commanded.RUN, Required.STAY): None,
+    (Commanded.RUN, Required.STOP): "suspend",
+    (Commanded.RUN, Required.END): "suspend",
+    (Commanded.SUSPENDED, Required.RUN): "restore",
+    (Commanded.SUSPENDED, Required.STAY): None,
+    (Commanded.SUSPENDED, Required.STOP): None,
+    (Commanded.SUSPENDED, Required.END): "delete",
+    (Commanded.DELETED, Required.RUN): None,  # no payment restores a deleted account
+    (Commanded.DELETED, Required.STAY): None,
+    (Commanded.DELETED, Required.STOP): None,
+    (Commanded.DELETED, Required.END): None,
+}
+
+#: The clause that each command carries.
+CLAUSES: Final[dict[Action, str]] = {"suspend": "1.1.2", "restore": "1.1.2", "delete": "1.1.3"}
+
+
+class Warned(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A warning that has gone out: for which mark, how long ahead, its `at`, when it was decided, its id."""
+
+    kind: str
+    mark: Instant
+    ahead: Duration
+    at: Instant
+    decided_at: Instant
+    notice_id: str
+
+
+class MarkSeen(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A mark's value, and since when it has had it: a moved mark's warnings go out from then on."""
+
+    mark: Instant
+    since: Instant
+
+
+class Episode(msgspec.Struct, array_like=True, gc=False):
+    """An episode of arrears as decisions know it. It keeps the policy that held when it began (R10)."""
+
+    since: Instant
+    policy: Policy
+    #: Marks lie no earlier: its start, or the `at` of an opening.
+    floor: Instant
+    #: Fee of an earlier episode that is still missing, in `fees.UNITS`.
+    carried: int = 0
+    #: `at` of `arrears_started`, and when it was decided; None until it has gone out.
+    told_at: Instant | None = None
+    told_decided_at: Instant = 0
+    warned: list[Warned] = []
+    #: When an exemption restored it last: it is suspended again at the exemption's end.
+    exempted_at: Instant = 0
+    suspend_mark: MarkSeen | None = None
+    delete_mark: MarkSeen | None = None
+
+
+class Suspension(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The suspend that is in force. One taken over by an opening has no command and no `effective_at`."""
+
+    decided_at: Instant
+    services: tuple[str, ...]
+    command_id: str | None
+    effective_at: Instant | None
+
+
+class Deletion(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The delete that ended the account, with the fee and the policy as at that time."""
+
+    decided_at: Instant
+    services: tuple[str, ...]
+    command_id: str | None
+    effective_at: Instant | None
+    late_fee: Money
+    policy: Policy
+
+
+class FeeMissing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Suspended, the bills are paid, and only the fee of the ended episode is missing (`late_fee_required`)."""
+
+    since: Instant
+    policy: Policy
+    fee: int
+
+
+class Stop(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Services stopped from `start` on, until `end` (None: still); their use in between is a breach."""
+
+    start: Instant
+    end: Instant | None
+    services: tuple[str, ...]
+    command_id: str | None
+
+    def covers(self, service: str, started_at: Instant) -> bool:
+        """Whether usage of `service` that began at `started_at` is a breach."""
+        return service in self.services and self.start < started_at and (self.end is None or started_at < self.end)
+
+
+class Enforcement(msgspec.Struct, array_like=True):
+    """Everything that has been commanded and told of one account."""
+
+    sequence: int = 0
+    last_command_id: str | None = None
+    episode: Episode | None = None
+    suspension: Suspension | None = None
+    deletion: Deletion | None = None
+    fee_missing: FeeMissing | None = None
+    stops: list[Stop] = []
+
+    @property
+    def commanded(self) -> Commanded:
+        """Where the account stands in the table."""
+        if self.deletion is not None:
+            return Commanded.DELETED
+        return Commanded.RUN if self.suspension is None else Commanded.SUSPENDED
+
+    def stop(self, start: Instant, services: tuple[str, ...], command_id: str | None) -> None:
+        """Usage of these services from `start` on is a breach."""
+        self.stops.append(Stop(start, None, services, command_id))
+
+    def end_stops(self, end: Instant, forgotten: Instant) -> None:
+        """A restore or a reopen ends them; what ended before `forgotten` is dropped."""
+        self.stops = [
+            msgspec.structs.replace(stop, end=end) if stop.end is None else stop
+            for stop in self.stops
+            if stop.end is None or stop.end >= forgotten
+        ]
+
+    def reopen(self, at: Instant, forgotten: Instant) -> None:
+        """A deleted account starts anew: current, balance kept, sequence goes on."""
+        self.end_stops(at, forgotten)
+        self.episode = self.suspension = self.deletion = self.fee_missing = None

@@ -1,0 +1,348 @@
+"""The command line `arrears` (contract §4).
+
+Whatever a user does, there is no traceback: a fault of his is told in one line on standard error, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from importlib.metadata import version
+from typing import Annotated, NoReturn, Protocol, runtime_checkable
+
+import typer
+
+OK, BUG, FAULT = 0, 1, 2
+
+
+def _example(*lines: str) -> str:
+    return "\n".join(("Example:", "", "```text", *lines, "```"))
+
+
+app = typer.Typer(
+    name="arrears",
+    help="Suspends, restores and deletes the accounts of a cloud by the rule of its service agreement.",
+    epilog=_example("arrears demo"),
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+policy_app = typer.Typer(help="Check policy files.")
+app.add_typer(policy_app, name="policy")
+
+
+# Options that several commands have -------------------------------------------------------------------------------
+
+_IN = "Input: JSON lines ('-': standard input)"
+_OUT = "Output: JSON lines ('-': standard output)"
+_RULE = "The rule"
+
+
+def _input(topic: str, told: str) -> object:
+    name = f"ARREARS_{topic.upper()}"
+    return typer.Option(f"--{topic}", metavar="FILE", envvar=name, help=told, rich_help_panel=_IN, show_default=False)
+
+
+def _output(option: str, told: str) -> object:
+    name = f"ARREARS_{option.upper().replace('-', '_')}"
+    return typer.Option(f"--{option}", metavar="FILE", envvar=name, help=told, rich_help_panel=_OUT, show_default=False)
+
+
+Bills = Annotated[str | None, _input("bills", "Bills issued, adjusted and voided.")]
+Payments = Annotated[str | None, _input("payments", "Top-ups, refunds, reversals and gifts.")]
+Usage = Annotated[str | None, _input("usage", "What was used of the services.")]
+Packages = Annotated[str | None, _input("packages", "Prepaid packages, purchased and cancelled.")]
+Controls = Annotated[str | None, _input("controls", "Holds, exemptions, credit limits: what operators did.")]
+PolicyFile = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        envvar="ARREARS_POLICY",
+        help="Policy file (YAML). Without it the built-in policy holds: maxcompute@2018-03-16.",
+        rich_help_panel=_RULE,
+        show_default=False,
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INSTANT",
+        envvar="ARREARS_UNTIL",
+        help="Run the clock on to this instant, such as 2026-02-01T00:00:00Z; records after it are left out. "
+        "Without it the clock ends with the last usable record.",
+        rich_help_panel=_RULE,
+        show_default=False,
+    ),
+]
+AppId = Annotated[
+    str,
+    typer.Option(
+        metavar="ID", envvar="ARREARS_APP_ID", help="Enters the ids of commands and notices.", rich_help_panel=_RULE
+    ),
+]
+
+
+# Commands ---------------------------------------------------------------------------------------------------------
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"arrears {version('arrears-monitor')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _arrears(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog=_example(
+        "arrears replay --bills bills.jsonl --payments payments.jsonl \\",
+        "  --commands commands.jsonl --accounts accounts.jsonl \\",
+        "  --until 2026-02-01T00:00:00Z",
+    )
+)
+def replay(
+    bills: Bills = None,
+    payments: Payments = None,
+    usage: Usage = None,
+    packages: Packages = None,
+    controls: Controls = None,
+    policy: PolicyFile = None,
+    until: Until = None,
+    app_id: AppId = "arrears",
+    commands: Annotated[str | None, _output("commands", "Suspend, restore and delete commands.")] = None,
+    notices: Annotated[str | None, _output("notices", "What customers and operators are told.")] = None,
+    accounts: Annotated[str | None, _output("accounts", "Every account as it stands at the end.")] = None,
+    dead_letters: Annotated[str | None, _output("dead-letters", "Lines that could not be used, and why.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", envvar="ARREARS_STRICT", help="Exit with 3 if a line could not be used.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", envvar="ARREARS_QUIET", help="No summary and no progress bar.")
+    ] = False,
+) -> None:
+    """Replay records from files: which accounts the rule suspends, restores and deletes.
+
+    Every input may be left out, and its lines may come in any order. The same records give the same output, byte for
+    byte. Without an output option the commands go to standard output. A summary goes to standard error.
+    """
+    from streams import commands as run
+
+    inputs = run.Sources(bills, payments, usage, packages, controls, policy, until, app_id)
+    outputs = run.Targets(commands, notices, accounts, dead_letters)
+    raise typer.Exit(run.replay(inputs, outputs, strict=strict, quiet=quiet))
+
+
+@app.command(
+    epilog=_example(
+        "arrears explain acct-0042 --bills bills.jsonl --payments payments.jsonl \\",
+        "  --until 2026-02-01T00:00:00Z",
+    )
+)
+def explain(
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The id of the account.", show_default=False)],
+    bills: Bills = None,
+    payments: Payments = None,
+    usage: Usage = None,
+    packages: Packages = None,
+    controls: Controls = None,
+    policy: PolicyFile = None,
+    until: Until = None,
+    app_id: AppId = "arrears",
+    as_json: Annotated[
+        bool, typer.Option("--json", envvar="ARREARS_JSON", help="One JSON object instead of sentences.")
+    ] = False,
+) -> None:
+    """Tell the story of one account: each record, what came of it and why, and what comes next.
+
+    Give it the inputs of the replay. Every amount, instant and command is the one that the replay has.
+    """
+    from streams import commands as run
+
+    run.explain(account, run.Sources(bills, payments, usage, packages, controls, policy, until, app_id), as_json=as_json)
+
+
+@app.command(epilog=_example("arrears sample my-month --accounts 500 --days 31 --seed 7"))
+def sample(
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="Where to: made if it is not there; its files are replaced.", show_default=False)
+    ],
+    accounts: Annotated[
+        int, typer.Option(metavar="N", envvar="ARREARS_SAMPLE_ACCOUNTS", help="How many accounts.")
+    ] = 60,
+    days: Annotated[int, typer.Option(metavar="N", envvar="ARREARS_SAMPLE_DAYS", help="How many days.")] = 31,
+    seed: Annotated[
+        int, typer.Option(metavar="N", envvar="ARREARS_SAMPLE_SEED", help="Another seed, another month.")
+    ] = 7,
+    start: Annotated[
+        str, typer.Option(metavar="INSTANT", envvar="ARREARS_SAMPLE_START", help="The first midnight (UTC).")
+    ] = "2026-01-01T00:00:00Z",
+    currency: Annotated[
+        str, typer.Option(metavar="CODE", envvar="ARREARS_SAMPLE_CURRENCY", help="What bills are in.")
+    ] = "CNY",
+    daily: Annotated[
+        bool, typer.Option("--daily", envvar="ARREARS_SAMPLE_DAILY", help="Usage by the day instead of by the hour.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="ARREARS_QUIET", help="Say nothing.")] = False,
+) -> None:
+    """Write the records of a small cloud provider's month, to try things out with.
+
+    Hourly usage, daily bills, top-ups, and what goes wrong: paid late, partly or never, charged back, disputed, on hold.
+    The same options give the same bytes.
+    """
+    from streams import commands as run
+
+    run.sample(
+        directory,
+        accounts=accounts,
+        days=days,
+        seed=seed,
+        start=start,
+        currency=currency,
+        hourly=not daily,
+        quiet=quiet,
+    )
+
+
+@app.command(epilog=_example("arrears demo my-month"))
+def demo(
+    directory: Annotated[
+        str | None,
+        typer.Argument(metavar="[DIR]", help="Keep the month's records here. Without it nothing is kept.", show_default=False),
+    ] = None,
+) -> None:
+    """Show it: a month of a small cloud provider, the commands that follow, and one account explained."""
+    from streams import commands as run
+
+    run.demo(directory)
+
+
+@policy_app.command(epilog=_example("arrears policy check policies.yaml"))
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The policy file (YAML).", show_default=False)],
+) -> None:
+    """Check a policy file, and tell in words what each policy does."""
+    from streams import commands as run
+
+    run.check_policies(file)
+
+
+# Running ----------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class _Misuse(Protocol):
+    """What typer raises when it cannot make sense of the command line; its class depends on typer's version."""
+
+    def format_message(self) -> str: ...
+
+
+class _Stopped(BaseException):
+    """A signal asks the process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    code = run(sys.argv[1:])
+    # The operating system takes the memory back at once; Python would free a million records one by one.
+    os._exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command and return its exit code. What goes wrong is told in one line on standard error."""
+    from streams.files import Unusable
+
+    if arguments in ([], ["policy"]):
+        arguments = [*arguments, "--help"]
+    name = _name(arguments)
+    try:
+        _end_on_signals()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name still shows the rest
+        _refuse_repeated(arguments)
+        code = typer.main.get_command(app).main(arguments, prog_name="arrears", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except Unusable as error:
+        return _fault(f"{name}: {error}")
+    except _Stopped as stop:
+        return _fault(f"{name}: stopped before the end; its files are as they were", 128 + stop.number)
+    except BrokenPipeError:
+        return OK  # who read has what he wanted
+    except OSError as error:
+        return _fault(f"{name}: standard output cannot be written ({error.strerror}): make room, or send it elsewhere")
+    except MemoryError:
+        return _fault(f"{name}: there is not enough memory: replay a part of the accounts at a time")
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else OK
+    except Exception as error:  # noqa: BLE001: nobody is shown a traceback who has not asked for it
+        return _misuse(name, error) if isinstance(error, _Misuse) else _bug(name, error)
+    return code if isinstance(code, int) else OK
+
+
+def _end_on_signals() -> None:
+    def stop(number: int, _: object) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)  # the second time it ends at once
+        raise _Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, or in the background of a script
+            signal.signal(number, stop)
+
+
+def _refuse_repeated(arguments: list[str]) -> None:
+    """Of an option given twice typer takes the last: a file would be left out without a word."""
+    from streams.files import Unusable
+
+    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--") and argument != "--"]
+    for option in options:
+        if options.count(option) > 1:
+            raise Unusable(f"{option} is given twice: give it once (files can be joined with cat)")
+
+
+def _name(arguments: list[str]) -> str:
+    names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    if arguments[:1] == ["policy"]:
+        return "arrears policy check" if arguments[1:2] == ["check"] else "arrears policy"
+    return f"arrears {arguments[0]}" if arguments[0] in names else "arrears"
+
+
+def _misuse(name: str, error: _Misuse) -> int:
+    told = " ".join(error.format_message().split()).rstrip(".")
+    return _fault(f"{name}: {told}; {name} --help lists what there is")
+
+
+def _bug(name: str, error: Exception) -> int:
+    if os.environ.get("ARREARS_TRACEBACK"):
+        raise error
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return _fault(f"{name}: this is a fault in arrears itself, please report it ({told}; ARREARS_TRACEBACK=1 shows where)", BUG)
+
+
+def _fault(line: str, code: int = FAULT) -> int:
+    from models.refusal import printable
+
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{printable(line)}\n")
+            sys.stderr.flush()
+    except OSError:
+        pass  # there is nobody to tell
+    return code
+
+
+if __name__ == "__main__":
+    main()

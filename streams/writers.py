@@ -1,0 +1,182 @@
+"""The outputs of a replay: JSON lines, one value a line (contract §4).
+
+Laws of this file:
+
+- A regular file, or one that is not there yet, is written beside its place and put there at the end: a failed run leaves
+  no half of one, and what was there before stays. Pipes and devices are written as the run goes.
+- A pipe whose reader has gone is no error: who reads has what he wanted.
+- What cannot be written is told in one line.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import stat
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from streams.files import STANDARD, Unusable, shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+#: Bytes that are gathered until they are written.
+_WRITE_AT: Final = 1 << 20
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Output:
+    """One output, named by the option that asks for it. A context: left without `finish`, nothing is left behind.
+
+    Every method raises `Unusable` if the output cannot be written.
+    """
+
+    def __init__(self, option: str, path: str) -> None:
+        self._option = option
+        self._path = path
+        #: Whether its reader has gone: what is written then is thrown away.
+        self.closed = False
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._fd = -1
+        self._target = self._temporary = ""
+
+    def __enter__(self) -> Self:
+        """Open it, before the work begins: what cannot be written is told at once."""
+        try:
+            self._open()
+        except (OSError, ValueError) as error:
+            raise self._unwritable(error) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of it; what was not finished goes."""
+        with suppress(OSError):
+            self._close()
+        if self._temporary:
+            with suppress(OSError):
+                os.unlink(self._temporary)
+
+    def write(self, value: object) -> None:
+        """Add a line."""
+        line = _encode(value)
+        self._parts += (line, b"\n")
+        self._size += len(line)
+        if self._size >= _WRITE_AT:
+            self._flush()
+
+    def finish(self) -> None:
+        """Everything has been written: put the file in its place."""
+        self._flush()
+        try:
+            self._close()
+            if self._temporary:
+                os.replace(self._temporary, self._target)
+                self._temporary = ""
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _open(self) -> None:
+        if self._path == STANDARD:
+            if sys.stdout is None:
+                raise ValueError("it is closed")
+            self._fd = os.dup(sys.stdout.fileno())
+            return
+        target = os.path.realpath(self._path)
+        try:
+            there = os.stat(target)
+        except FileNotFoundError:
+            there = None
+        if there is not None and stat.S_ISDIR(there.st_mode):
+            raise IsADirectoryError
+        if there is None:
+            self._open_beside(target)
+        elif stat.S_ISREG(there.st_mode) and _can_be_replaced(target, there):
+            self._open_beside(target)
+            with suppress(OSError):  # only root may give a file away
+                os.fchown(self._fd, there.st_uid, there.st_gid)
+            os.fchmod(self._fd, stat.S_IMODE(there.st_mode))
+        else:
+            self._fd = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+
+    def _open_beside(self, target: str) -> None:
+        temporary = os.path.join(os.path.dirname(target), f".arrears-{secrets.token_hex(6)}.part")
+        self._fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._target, self._temporary = target, temporary
+
+    def _flush(self) -> None:
+        left = memoryview(b"".join(self._parts))
+        self._parts.clear()
+        self._size = 0
+        try:
+            while left and not self.closed:
+                try:
+                    left = left[os.write(self._fd, left) :]
+                except BlockingIOError:  # a pipe that somebody has set to non-blocking
+                    select.select([], [self._fd], [])
+        except BrokenPipeError:
+            self.closed = True
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _unwritable(self, error: OSError | ValueError) -> Unusable:
+        name = "standard output" if self._path == STANDARD else shown_path(self._path)
+        match error:
+            case IsADirectoryError():
+                told = f"{name} is a directory: name a file in it"
+            case FileNotFoundError():
+                told = f"there is no folder for {name}: make it first, or choose another"
+            case _:
+                reason = (isinstance(error, OSError) and error.strerror) or str(error)
+                told = f"{name} cannot be written ({reason}): make room or set its permissions, or choose another place"
+        return Unusable(f"{self._option}: {told}")
+
+
+class Outputs:
+    """The outputs that are asked for, by what they carry."""
+
+    def __init__(
+        self,
+        commands: Output | None = None,
+        notices: Output | None = None,
+        accounts: Output | None = None,
+        dead_letters: Output | None = None,
+    ) -> None:
+        self.commands = commands
+        self.notices = notices
+        self.accounts = accounts
+        self.dead_letters = dead_letters
+
+    def __iter__(self) -> Iterator[Output]:
+        """Those that are there."""
+        return (o for o in (self.commands, self.notices, self.accounts, self.dead_letters) if o is not None)
+
+    @property
+    def unread(self) -> bool:
+        """Whether there are outputs, and the readers of all have gone."""
+        closed = [output.closed for output in self]
+        return bool(closed) and all(closed)
+
+
+def _can_be_replaced(target: str, there: os.stat_result) -> bool:
+    """Whether another file can be put into the place of this one; raises PermissionError if it is not to be written."""
+    if not os.access(target, os.W_OK):
+        raise PermissionError(1, "it is write-protected")
+    folder = os.path.dirname(target)
+    # A file that is mounted by itself (in a container, say) lies on another device than its folder.
+    return os.access(folder, os.W_OK) and os.stat(folder).st_dev == there.st_dev

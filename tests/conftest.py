@@ -1,0 +1,22 @@
+"""How hypothesis searches. Choose with HYPOTHESIS_PROFILE; without it `ci` where CI is set, else `dev`."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# The machines are small and shared: a slow example says nothing about the code. What failed is printed so that it
+# can be run again anywhere: @reproduce_failure(...).
+settings.register_profile("dev", deadline=None, max_examples=100, print_blob=True)
+settings.register_profile(
+    "ci",
+    settings.get_profile("dev"),
+    database=None,
+    derandomize=False,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("thorough", settings.get_profile("ci"), max_examples=5_000)
+
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
