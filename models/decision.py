@@ -7,7 +7,6 @@ and what has to be told is told. Order within a decision (contract §1): `arrear
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from models import fees
@@ -24,7 +23,7 @@ from models.enforcement import (
     Warned,
 )
 from models.instants import LAST_INSTANT, MINUTE, Instant, format_instant
-from models.marks import HeldTime, held_time, later_mark, marks
+from models.marks import NO_HOLDS, HeldTime, held_time, later_mark, marks
 from models.money import format_fine, format_money
 from models.outputs import MAX_UNPAID_BILLS, Command, Notice, UnpaidBill, stable_id
 from models.records import Payment
@@ -43,7 +42,6 @@ _DELETION_AHEAD: Final = "deletion_ahead"
 _SUSPENSION_AHEAD: Final = "suspension_ahead"
 
 
-@dataclass
 class Moment:
     """The instant that decisions are made for, and what holds for all accounts at it.
 
@@ -51,18 +49,28 @@ class Moment:
     that falls at `now` has passed.
     """
 
-    app_id: str
-    now: Instant
-    past: bool
-    #: Movements and ids before this are forgotten.
-    history: Instant
-    everybody: Standing
-    #: (account's own controls, start of an episode) -> the policy that holds for it.
-    policy_for: Callable[[Standing | None, Instant], Policy]
-    #: Whether suspends and deletes wait the policy's `lateness` more (§3).
-    lateness: bool = False
-    commands: list[Command] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
+    __slots__ = ("app_id", "commands", "everybody", "history", "lateness", "notices", "now", "past", "policy_for")
+
+    def __init__(
+        self,
+        app_id: str,
+        everybody: Standing,
+        policy_for: Callable[[Standing | None, Instant], Policy],
+        *,
+        lateness: bool,
+    ) -> None:
+        self.app_id = app_id
+        self.everybody = everybody
+        #: (account's own controls, start of an episode) -> the policy that holds for it.
+        self.policy_for = policy_for
+        #: Whether suspends and deletes wait the policy's `lateness` more (§3).
+        self.lateness = lateness
+        self.now: Instant = 0
+        self.past = False
+        #: Movements and ids before this are forgotten.
+        self.history: Instant = 0
+        self.commands: list[Command] = []
+        self.notices: list[Notice] = []
 
     def passed(self, at: Instant) -> bool:
         """Whether the clock is past `at`: later than, not at."""
@@ -76,13 +84,17 @@ class Moment:
 class Decision:
     """The decision on `account` at `moment`. `due` says afterwards when it has to be decided on again."""
 
+    __slots__ = ("account", "due", "enforcement", "held", "ledger", "marks_may_move", "moment", "now")
+
     def __init__(self, account: Account, moment: Moment) -> None:
         self.account = account
         self.moment = moment
         self.now = moment.now
         self.ledger = account.ledger
         self.enforcement = account.enforcement or Enforcement()
-        self.held: HeldTime = held_time(self.now, account.own, moment.everybody)
+        own, everybody = account.own, moment.everybody
+        self.marks_may_move = everybody.moves_marks or (own is not None and own.moves_marks)
+        self.held: HeldTime = held_time(self.now, own, everybody) if self.marks_may_move else NO_HOLDS
         self.due: Instant = NEVER
 
     def decide(self) -> Instant:
@@ -98,7 +110,7 @@ class Decision:
         for fact in self.account.facts:
             self._tell_fact(fact)
         self.account.facts.clear()
-        if enforcement != _NOTHING:
+        if self.account.enforcement is None and enforcement != _NOTHING:
             self.account.enforcement = enforcement
         return self.due
 
@@ -118,6 +130,7 @@ class Decision:
             enforcement.episode = self._begin_episode(since)
         elif since != enforcement.episode.since:  # late evidence has moved its start
             enforcement.episode.since = since
+            enforcement.episode.suspend_mark = enforcement.episode.delete_mark = None
             enforcement.episode.policy = self.moment.policy_for(self.account.own, since)
 
     def _begin_episode(self, since: Instant) -> Episode:
@@ -178,6 +191,7 @@ class Decision:
         if episode is not None:
             self._restore("operator", at, episode.since, episode.policy, self._fee(episode))
             episode.exempted_at = at
+            episode.delete_mark = None
         elif missing is not None:
             self._restore("operator", at, missing.since, missing.policy, missing.fee)
 
@@ -187,37 +201,33 @@ class Decision:
         blocked = self.held.covers(self.now)
         if blocked:
             self._wake(self.held.free_from(self.now))
-        self._look_at_marks(episode)
+        if self.marks_may_move or episode.delete_mark is None:
+            self._look_at_marks(episode)
         if self.enforcement.suspension is None:
             if not blocked:
-                self._warn(episode, _SUSPENSION_AHEAD, episode.policy.suspension_ahead, episode.suspend_mark)
+                self._warn_of_suspend(episode)
             if self._required(episode, blocked) is Required.STOP:
                 self._suspend(episode)
         if not blocked:
-            self._warn(episode, _DELETION_AHEAD, episode.policy.deletion_ahead, episode.delete_mark)
-        if self.enforcement.suspension is not None:
-            if not blocked:
-                self._give_needed_notice(episode)
-            if self._required(episode, blocked) is Required.END:
-                self._delete(episode)
+            self._warn_of_delete(episode)
+        if self.enforcement.suspension is not None and self._required(episode, blocked) is Required.END:
+            self._delete(episode)
 
     def _required(self, episode: Episode, blocked: bool) -> Required:  # noqa: FBT001
         """What an account in arrears is to be; asks to be decided on again when that may change."""
-        suspended = self.enforcement.suspension is not None
-        if suspended:
-            counting = self._counting_notice(episode)
-            mark = self._delete_mark(episode)
-            if mark < NEVER and (counting is not None or not episode.policy.deletion_ahead):
-                at = mark if counting is None else max(mark, counting.decided_at + episode.policy.deletion_ahead[-1])
-                if self._has_come(at, episode.policy.lateness_delete, blocked):
-                    return Required.END
-        else:
+        policy = episode.policy
+        if self.enforcement.suspension is None:
             at = self._suspend_effective_at(episode)
-            if episode.policy.suspension_ahead:
-                at = max(at, episode.told_decided_at + episode.policy.suspension_ahead[-1])
-            if at < NEVER and self._has_come(at, episode.policy.lateness_suspend, blocked):
-                return Required.STOP
-        return Required.STAY
+            if policy.suspension_ahead:
+                at = max(at, episode.told_decided_at + policy.suspension_ahead[-1])
+            return Required.STOP if self._has_come(at, policy.lateness_suspend, blocked) else Required.STAY
+        at = self._delete_mark(episode)
+        if policy.deletion_ahead and self.moment.passed(at):
+            counting = self._counting_notice(episode)
+            if counting is None:
+                return Required.STAY
+            at = max(at, counting.decided_at + policy.deletion_ahead[-1])
+        return Required.END if self._has_come(at, policy.lateness_delete, blocked) else Required.STAY
 
     def _has_come(self, at: Instant, lateness: Duration, blocked: bool) -> bool:  # noqa: FBT001
         if self.moment.lateness:
@@ -228,7 +238,7 @@ class Decision:
         return False
 
     def _wake(self, at: Instant) -> None:
-        if self.now <= at <= LAST_INSTANT and at < self.due:
+        if self.now <= at < self.due:
             self.due = at
 
     def _look_at_marks(self, episode: Episode) -> None:
@@ -237,18 +247,20 @@ class Decision:
         found = marks(
             episode.since,
             episode.policy,
-            allowances_in_force(self.now, account.own, self.moment.everybody),
+            allowances_in_force(self.now, account.own, self.moment.everybody) if self.marks_may_move else (),
             self.held,
             floor=episode.floor,
             suspended_at=None if suspension is None else suspension.decided_at,
         )
         if episode.suspend_mark is None or episode.suspend_mark.mark != found.suspend:
-            episode.suspend_mark = MarkSeen(found.suspend, self.now)
+            given = _given(episode, _SUSPENSION_AHEAD, found.suspend, episode.policy.suspension_ahead)
+            episode.suspend_mark = MarkSeen(found.suspend, self.now, given)
         # The delete mark's `min_suspended` part runs from the suspend, or as things stand from when it can come.
         start = self._suspend_effective_at(episode) if suspension is None else suspension.decided_at
         delete = NEVER if start >= NEVER else later_mark(found.delete, start + episode.policy.min_suspended, self.held)
         if episode.delete_mark is None or episode.delete_mark.mark != delete:
-            episode.delete_mark = MarkSeen(delete, self.now)
+            given = _given(episode, _DELETION_AHEAD, delete, episode.policy.deletion_ahead)
+            episode.delete_mark = MarkSeen(delete, self.now, given)
 
     def _suspend_mark(self, episode: Episode) -> Instant:
         return NEVER if episode.suspend_mark is None else episode.suspend_mark.mark
@@ -276,43 +288,68 @@ class Decision:
                     return warned
         return None
 
-    def _warn(self, episode: Episode, kind: str, ahead: tuple[Duration, ...], seen: MarkSeen | None) -> None:
-        """Give the warnings of this mark that have fallen due; of those due together only the nearest."""
-        if seen is None or seen.mark >= NEVER or self.moment.passed(seen.mark):
-            return
-        nearest_given = min((w.ahead for w in episode.warned if w.kind == kind and w.mark == seen.mark), default=NEVER)
-        due: tuple[Duration, Instant] | None = None
-        for duration in ahead:  # longest first
-            if duration >= nearest_given:
-                continue
-            falls_at = seen.mark - duration
-            at = self.held.free_from(max(falls_at, seen.since))
-            if self.moment.passed(at):
-                due = duration, at
-            else:
-                self._wake(at)
-        if due is not None:
-            self._give_warning(episode, kind, seen.mark, *due)
-
-    def _give_needed_notice(self, episode: Episode) -> None:
-        """A delete whose mark has passed waits for a `deletion_ahead`: give it, if none that was given counts."""
-        mark, ahead = self._delete_mark(episode), episode.policy.deletion_ahead
-        if not ahead or mark >= NEVER or self._counting_notice(episode) is not None:
-            return
-        given = [w.decided_at + ahead[-1] for w in episode.warned if w.kind == _DELETION_AHEAD and w.mark == mark]
-        at = self.held.free_from(max([mark, *given]))
-        if self.moment.passed(at):
-            self._give_warning(episode, _DELETION_AHEAD, mark, ahead[-1], at)
-        else:
-            self._wake(at)
-
-    def _give_warning(self, episode: Episode, kind: str, mark: Instant, ahead: Duration, due: Instant) -> None:
-        at = self.moment.told_at(due)
-        if kind == _DELETION_AHEAD:
-            deadline = max(mark, at + episode.policy.deletion_ahead[-1])
-            deadline = self._after_notices(episode, deadline)
-        else:
+    def _warn_of_suspend(self, episode: Episode) -> None:
+        seen, ahead = episode.suspend_mark, episode.policy.suspension_ahead
+        nearest = self._due_warning(seen, ahead)
+        if seen is not None and nearest is not None:
+            index, at = nearest
             deadline = self._suspend_effective_at(episode)
+            self._give_warning(episode, _SUSPENSION_AHEAD, seen.mark, ahead[index], at, deadline)
+            episode.suspend_mark = MarkSeen(seen.mark, seen.since, index + 1)
+            self._due_warning(episode.suspend_mark, ahead)
+
+    def _warn_of_delete(self, episode: Episode) -> None:
+        seen, ahead = episode.delete_mark, episode.policy.deletion_ahead
+        if seen is None or not ahead or seen.mark >= NEVER:
+            return
+        nearest = self._due_warning(seen, ahead)
+        if nearest is not None:
+            index, at = nearest
+        elif self.enforcement.suspension is None or not self.moment.passed(seen.mark):
+            return
+        elif self._counting_notice(episode) is not None:
+            return
+        else:  # the mark has passed, and the delete needs a notice that counts
+            index, at = len(ahead) - 1, self._needed_notice_at(episode, seen.mark)
+            if not self.moment.passed(at):
+                self._wake(at)
+                return
+        deadline = self._after_notices(episode, max(seen.mark, self.moment.told_at(at) + ahead[-1]))
+        self._give_warning(episode, _DELETION_AHEAD, seen.mark, ahead[index], at, deadline)
+        episode.delete_mark = MarkSeen(seen.mark, seen.since, max(seen.given, index + 1))
+        self._due_warning(episode.delete_mark, ahead)
+
+    def _due_warning(self, seen: MarkSeen | None, ahead: tuple[Duration, ...]) -> tuple[int, Instant] | None:
+        """Which warning of this mark is due, and since when; of those due together the nearest, the others lapse.
+
+        None goes out when the mark has passed. Asks to be decided on again at the next one.
+        """
+        if seen is None or seen.given == len(ahead) or seen.mark >= NEVER or self.moment.passed(seen.mark):
+            return None
+        due = None
+        for index in range(seen.given, len(ahead)):  # longest first: each falls due later than the one before
+            at = self.held.free_from(max(seen.mark - ahead[index], seen.since))
+            if not self.moment.passed(at):
+                self._wake(at)
+                break
+            due = index, at
+        return due
+
+    def _needed_notice_at(self, episode: Episode, mark: Instant) -> Instant:
+        """When the notice may go out that a delete needs whose mark has passed: outside of holds, and once the earlier
+        ones' deadlines have passed (each fell in a hold, else it would count).
+        """
+        deadlines = [
+            warned.decided_at + episode.policy.deletion_ahead[-1]
+            for warned in episode.warned
+            if warned.kind == _DELETION_AHEAD and warned.mark == mark
+        ]
+        return self.held.free_from(max([mark, *deadlines]))
+
+    def _give_warning(
+        self, episode: Episode, kind: str, mark: Instant, ahead: Duration, due: Instant, deadline: Instant
+    ) -> None:
+        at = self.moment.told_at(due)
         notice_id = self._tell(kind, at, episode=episode, deadline=deadline)
         episode.warned.append(Warned(kind, mark, ahead, at, self.now, notice_id))
 
@@ -332,14 +369,11 @@ class Decision:
             return max(mark, counting.at + ahead[-1])
         if not ahead:
             return mark
-        given = [w for w in episode.warned if w.kind == _DELETION_AHEAD and w.mark == mark]
-        nearest = min((w.ahead for w in given), default=NEVER)
-        seen_since = self.now if episode.delete_mark is None else episode.delete_mark.since
-        coming = [mark - duration for duration in ahead if duration < nearest]
-        if coming:
-            notice_at = self.held.free_from(max(min(coming), seen_since, self.now))
+        seen = episode.delete_mark
+        if seen is not None and seen.given < len(ahead):
+            notice_at = self.held.free_from(max(mark - ahead[seen.given], seen.since, self.now))
         else:
-            notice_at = self.held.free_from(max([mark, *(w.decided_at + ahead[-1] for w in given)]))
+            notice_at = max(self.now, self._needed_notice_at(episode, mark))
         return self._after_notices(episode, max(mark, notice_at + ahead[-1]))
 
     def _after_notices(self, episode: Episode, deadline: Instant) -> Instant:
@@ -581,6 +615,12 @@ class Decision:
 
 
 _NOTHING: Final = Enforcement()
+
+
+def _given(episode: Episode, kind: str, mark: Instant, ahead: tuple[Duration, ...]) -> int:
+    """How many of a mark's warnings are given or have lapsed: a mark that moves away and back is the old mark."""
+    nearest = min((warned.ahead for warned in episode.warned if warned.kind == kind and warned.mark == mark), default=NEVER)
+    return sum(duration >= nearest for duration in ahead)
 
 
 def unpaid_bills(account: Account) -> tuple[tuple[UnpaidBill, ...], int]:

@@ -72,10 +72,13 @@ class Warned(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class MarkSeen(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A mark's value, and since when it has had it: a moved mark's warnings go out from then on."""
+    """A mark's value, since when it has had it (a moved mark's warnings go out from then on), and how many of its
+    warnings are given or have lapsed.
+    """
 
     mark: Instant
     since: Instant
+    given: int
 
 
 class Episode(msgspec.Struct, array_like=True, gc=False):

@@ -91,9 +91,7 @@ class Fold(msgspec.Struct, array_like=True, gc=False):
     ended_integral: int = 0
 
     def add(self, movement: Movement, opened_since: Instant | None) -> None:
-        """Add the next movement; `opened_since` is the `arrears_since` of an opening."""
-        if movement.at > self.at:
-            self.close(movement.at)
+        """Add a movement of the instant `at`; `opened_since` is the `arrears_since` of an opening."""
         kind = movement.kind
         if kind == LIMIT:
             self.limit = movement.delta
@@ -126,6 +124,7 @@ class Ledger:
         "_bills_by_id",
         "_covered",
         "_folded",
+        "_moved",
         "_open_total",
         "_payment_events",
         "_stale",
@@ -150,6 +149,8 @@ class Ledger:
         self.opened_at: Instant | None = None
         self.opened_since: Instant | None = None
         self._folded = 0
+        #: Whether something was folded since bills were covered last.
+        self._moved = False
         self._stale = False
         # Payments cover the oldest bills: how many of the list's first are covered, and what the others come to.
         self._covered = 0
@@ -243,17 +244,25 @@ class Ledger:
         """Fold every movement up to `now`."""
         if self._stale:
             self._restart()
-        movements = self.movements
-        while self._folded < len(movements) and (movement := movements[self._folded]).at <= now:
-            if movement.at > self.tip.at:
-                self._cover(horizon)
-            self.tip.add(movement, self.opened_since)
-            self._folded += 1
+        movements, tip = self.movements, self.tip
+        folded, count = self._folded, len(self.movements)
+        while folded < count and (movement := movements[folded]).at <= now:
+            if movement.at > tip.at:
+                if self._moved:
+                    self._folded = folded
+                    self._cover(horizon)
+                    folded, count = self._folded, len(movements)  # the horizon may have passed over some
+                tip.close(movement.at)
+            tip.add(movement, self.opened_since)
+            folded += 1
             if movement.kind in _BILL_KINDS:
                 self._fold_bill(movement)
-        self._cover(horizon)
-        if self._folded > _SLACK and movements[_SLACK - 1].at < horizon:
-            self.fold(horizon)
+            self._moved = True
+        self._folded = folded
+        if self._moved:
+            self._cover(horizon)
+            if folded > _SLACK and movements[_SLACK - 1].at < horizon:
+                self.fold(horizon)
 
     @property
     def in_arrears(self) -> bool:
@@ -320,6 +329,8 @@ class Ledger:
         movements = self.movements[: self._folded]
         yield fold.at, fold
         for index, movement in enumerate(movements):
+            if movement.at > fold.at:
+                fold.close(movement.at)
             fold.add(movement, self.opened_since)
             if index + 1 == len(movements) or movements[index + 1].at > movement.at:
                 yield movement.at, fold
@@ -450,6 +461,7 @@ class Ledger:
 
         The bills up to the line are covered as long as those behind it come to what is owed, or more.
         """
+        self._moved = False
         bills = self.bills
         owed = -self.tip.balance
         if self._covered and self._open_total < owed:
@@ -470,6 +482,8 @@ class Ledger:
         count = 0
         while count < self._folded and movements[count].at < horizon:
             movement = movements[count]
+            if movement.at > self.base.at:
+                self.base.close(movement.at)
             self.base.add(movement, self.opened_since)
             events = self._bill_events if movement.kind in _BILL_KINDS else self._payment_events
             if events.get(movement.event_id) is movement:

@@ -53,6 +53,10 @@ class Published(NamedTuple):
     dead_letters: list[DeadLetter]
 
 
+#: What most decisions publish.
+NOTHING = Published([], [], [])
+
+
 class PoliciesFrom(NamedTuple):
     """The policies that hold from an instant on (R10)."""
 
@@ -70,8 +74,10 @@ class Monitor:
         self._everybody = Standing()
         self._everybody_events: dict[str, tuple[Instant, int]] = {}
         self._policies = [PoliciesFrom(FIRST_INSTANT - 1, "", policies)]
-        self._longest_delete = _longest_delete(policies)
+        #: No shorter than any `delete_after`.
+        self._history = max(terms.history, _longest_delete(policies))
         self._horizon = Horizon(FIRST_INSTANT, FIRST_INSTANT)
+        self._moment = Moment(terms.app_id, self._everybody, self._policy_for, lateness=terms.lateness)
         self._touched: dict[str, Account] = {}
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
@@ -80,8 +86,7 @@ class Monitor:
 
     def remember_from(self, complete: Instant) -> None:
         """Every record up to `complete` is in: what lies `history` before it may be forgotten."""
-        history = max(self.terms.history, self._longest_delete)
-        self._horizon = Horizon(complete - history, complete - self.terms.usage_history)
+        self._horizon = Horizon(complete - self._history, complete - self.terms.usage_history)
 
     def apply(self, record: Record, origin: Origin) -> None:
         """Change ledgers; send nothing but dead letters.
@@ -144,7 +149,7 @@ class Monitor:
             assert control.policies is not None  # the contract's model requires it
             policies = Policies(control.policies)
             insort(self._policies, PoliciesFrom(control.at, control.event_id, policies), key=lambda p: p[:2])
-            self._longest_delete = max(self._longest_delete, _longest_delete(policies))
+            self._history = max(self._history, _longest_delete(policies))
 
     # -- policies ---------------------------------------------------------------------------------------------------
 
@@ -189,23 +194,15 @@ class Monitor:
 
         The clock stands at `now`, with `past` just behind it: a mark that falls at `now` fires only then.
         """
-        moment = self._moment(now, past=past)
+        moment = self._moment
+        moment.now, moment.past, moment.history = now, past, self._horizon.history
         for account in self._to_decide(now):
             self._decide(account, moment)
-        dead_letters, self._dead_letters = self._dead_letters, []
-        return Published(moment.commands, moment.notices, dead_letters)
-
-    def _moment(self, now: Instant, *, past: bool) -> Moment:
-        terms = self.terms
-        return Moment(
-            terms.app_id,
-            now,
-            past,
-            self._horizon.history,
-            self._everybody,
-            self._policy_for,
-            terms.lateness,
-        )
+        if not (moment.commands or moment.notices or self._dead_letters):
+            return NOTHING
+        published = Published(moment.commands, moment.notices, self._dead_letters)
+        moment.commands, moment.notices, self._dead_letters = [], [], []
+        return published
 
     def _to_decide(self, now: Instant) -> Iterable[Account]:
         touched, self._touched = self._touched, {}
@@ -259,7 +256,8 @@ class Monitor:
 
     def views(self, as_of: Instant) -> Iterable[AccountView]:
         """Every account with a usable record, by `account_id`, as it stands at `as_of` (after the decision)."""
-        moment = self._moment(as_of, past=False)
+        moment = self._moment
+        moment.now, moment.past = as_of, False
         for account_id in sorted(self.accounts):
             account = self.accounts[account_id]
             if account.usable:

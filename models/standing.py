@@ -82,6 +82,11 @@ class Standing(msgspec.Struct, array_like=True):
             case _:
                 raise AssertionError(f"{control.kind} does not stand")
 
+    @property
+    def moves_marks(self) -> bool:
+        """Whether any of these can move a mark."""
+        return bool(self.holds or self.allowances)
+
     def spans(self, now: Instant) -> list[Span]:
         """The holds that have begun by `now`, with the ends that they have as known at `now`."""
         found = []

@@ -168,13 +168,15 @@ def explain(
     """
     from streams import commands as run
 
-    run.explain(account, run.Sources(bills, payments, usage, packages, controls, policy, until, app_id), as_json=as_json)
+    inputs = run.Sources(bills, payments, usage, packages, controls, policy, until, app_id)
+    run.explain(account, inputs, as_json=as_json)
 
 
 @app.command(epilog=_example("arrears sample my-month --accounts 500 --days 31 --seed 7"))
 def sample(
     directory: Annotated[
-        str, typer.Argument(metavar="DIR", help="Where to: made if it is not there; its files are replaced.", show_default=False)
+        str,
+        typer.Argument(metavar="DIR", help="The folder: made if it is not there; its files are replaced."),
     ],
     accounts: Annotated[
         int, typer.Option(metavar="N", envvar="ARREARS_SAMPLE_ACCOUNTS", help="How many accounts.")
@@ -196,8 +198,8 @@ def sample(
 ) -> None:
     """Write the records of a small cloud provider's month, to try things out with.
 
-    Hourly usage, daily bills, top-ups, and what goes wrong: paid late, partly or never, charged back, disputed, on hold.
-    The same options give the same bytes.
+    Hourly usage, daily bills, top-ups, and what goes wrong: paid late, partly or never, charged back, disputed, put on
+    hold. The same options give the same bytes.
     """
     from streams import commands as run
 
@@ -217,13 +219,13 @@ def sample(
 def demo(
     directory: Annotated[
         str | None,
-        typer.Argument(metavar="[DIR]", help="Keep the month's records here. Without it nothing is kept.", show_default=False),
+        typer.Argument(metavar="[DIR]", help="Keep the month in this folder; without it nothing is kept."),
     ] = None,
 ) -> None:
     """Show it: a month of a small cloud provider, the commands that follow, and one account explained."""
-    from streams import commands as run
+    from streams.demo import demo as run
 
-    run.demo(directory)
+    run(directory)
 
 
 @policy_app.command(epilog=_example("arrears policy check policies.yaml"))
@@ -256,41 +258,55 @@ class _Stopped(BaseException):
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    code = run(sys.argv[1:])
     # The operating system takes the memory back at once; Python would free a million records one by one.
-    os._exit(code)
+    os._exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit code. What goes wrong is told in one line on standard error."""
-    from streams.files import Unusable
-
     if arguments in ([], ["policy"]):
         arguments = [*arguments, "--help"]
-    name = _name(arguments)
     try:
         _end_on_signals()
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name still shows the rest
         _refuse_repeated(arguments)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name shows the rest
         code = typer.main.get_command(app).main(arguments, prog_name="arrears", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except Unusable as error:
-        return _fault(f"{name}: {error}")
-    except _Stopped as stop:
-        return _fault(f"{name}: stopped before the end; its files are as they were", 128 + stop.number)
-    except BrokenPipeError:
-        return OK  # who read has what he wanted
-    except OSError as error:
-        return _fault(f"{name}: standard output cannot be written ({error.strerror}): make room, or send it elsewhere")
-    except MemoryError:
-        return _fault(f"{name}: there is not enough memory: replay a part of the accounts at a time")
-    except SystemExit as leave:
-        return leave.code if isinstance(leave.code, int) else OK
-    except Exception as error:  # noqa: BLE001: nobody is shown a traceback who has not asked for it
-        return _misuse(name, error) if isinstance(error, _Misuse) else _bug(name, error)
+    except BaseException as error:  # noqa: BLE001  # nobody is shown a traceback
+        return _failed(_name(arguments), error)
     return code if isinstance(code, int) else OK
+
+
+def _failed(name: str, error: BaseException) -> int:
+    """Tell what went wrong, in one line; returns the exit code."""
+    from streams.files import Unusable
+
+    code = FAULT
+    match error:
+        case Unusable():
+            told = str(error)
+        case _Stopped() | KeyboardInterrupt():
+            code = 128 + (error.number if isinstance(error, _Stopped) else signal.SIGINT)
+            told = "stopped before the end; no file was changed"
+        case BrokenPipeError():
+            return OK  # who read has what he wanted
+        case SystemExit(code=int(left)):
+            return left
+        case OSError():
+            told = f"standard output cannot be written ({error.strerror}): make room, or send it elsewhere"
+        case MemoryError():
+            told = "there is not enough memory: replay a part of the accounts at a time"
+        case _Misuse():
+            told = f"{' '.join(error.format_message().split()).rstrip('.')} ({name} --help lists what there is)"
+        case _:
+            if os.environ.get("ARREARS_TRACEBACK"):
+                raise error
+            code = BUG
+            told = f"a fault in arrears itself, please report it: {error!r} (ARREARS_TRACEBACK=1 shows where)"
+    _tell(f"{name}: {told}")
+    return code
 
 
 def _end_on_signals() -> None:
@@ -320,28 +336,11 @@ def _name(arguments: list[str]) -> str:
     return f"arrears {arguments[0]}" if arguments[0] in names else "arrears"
 
 
-def _misuse(name: str, error: _Misuse) -> int:
-    told = " ".join(error.format_message().split()).rstrip(".")
-    return _fault(f"{name}: {told}; {name} --help lists what there is")
-
-
-def _bug(name: str, error: Exception) -> int:
-    if os.environ.get("ARREARS_TRACEBACK"):
-        raise error
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    return _fault(f"{name}: this is a fault in arrears itself, please report it ({told}; ARREARS_TRACEBACK=1 shows where)", BUG)
-
-
-def _fault(line: str, code: int = FAULT) -> int:
+def _tell(line: str) -> None:
     from models.refusal import printable
+    from streams.showing import say
 
-    try:
-        if sys.stderr is not None:
-            sys.stderr.write(f"{printable(line)}\n")
-            sys.stderr.flush()
-    except OSError:
-        pass  # there is nobody to tell
-    return code
+    say(printable(line))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from models.instants import Instant, format_instant, parse_instant
-from models.monitor import EVERYBODY
 from models.money import format_money, parse_signed_money
+from models.monitor import EVERYBODY
 from models.records import Bill, Control, Payment, Usage, fingerprint
 from models.refusal import Refusal
 from streams import telling
-from streams.outcome import in_order
+from streams.outcome import in_order, refusal_of
 from streams.replay import Replay, entry, sort_entries
 
 if TYPE_CHECKING:
@@ -215,8 +215,8 @@ def near_matches(inputs: Inputs, account_id: str) -> list[str]:
     parts = sorted(one for one in ids if folded in one.casefold() or one.casefold() in folded)
     if parts or not ids:
         return parts[:_MOST_NEAR]
-    alike = sorted(one for one in ids if abs(len(one) - len(account_id)) <= 1)
-    return difflib.get_close_matches(account_id, alike[:_MOST_COMPARED], _MOST_NEAR)
+    of_like_length = sorted(ids, key=lambda one: (abs(len(one) - len(account_id)), one))
+    return difflib.get_close_matches(account_id, of_like_length[:_MOST_COMPARED], _MOST_NEAR)
 
 
 # The telling --------------------------------------------------------------------------------------------------------
@@ -264,15 +264,15 @@ class _Teller:
     def tell(self, step: Step) -> None:
         """Tell what happened at one stop of the clock."""
         refused = {
-            self._inputs.number(letter.topic, letter.offset): Refusal(letter.error, letter.field, letter.message)
+            self._inputs.number(letter.topic, letter.offset): refusal_of(letter)
             for letter in step.published.dead_letters
         }
         for one in sorted(step.records, key=_telling_order):
             self._tell_record(one, refused.get(one.number))
         commands, notices = in_order(step.published)
-        if not commands and not notices and all(isinstance(one.record, Usage) for one in step.records):
-            if step.records:
-                return
+        only_usage = step.records and all(isinstance(one.record, Usage) for one in step.records)
+        if only_usage and not commands and not notices:
+            return  # an account with a million of them is looked at when something comes of them
         before, self._view = self._view, self.view(step.at)
         if self._view is not None:
             self._tell_changes(step, before, self._view)
@@ -371,7 +371,11 @@ class _Teller:
             return
         account = self.replay.monitor.accounts[self._account_id]
         policy = self.policy_of(account)
-        since = "" if parse_instant(after.arrears_since) == parse_instant(after.as_of) else f" at {telling.when(after.arrears_since)}"
+        since = (
+            ""
+            if parse_instant(after.arrears_since) == parse_instant(after.as_of)
+            else f" at {telling.when(after.arrears_since)}"
+        )
         yield f"The balance no longer covers the bills: arrears begin{since} (1.1), under policy {after.policy} (14.2)."
         if policy is not None and after.suspend_at is not None:
             hours = telling.length(policy.suspend_after)
@@ -390,7 +394,9 @@ class _Teller:
             else:
                 known = old or self._marks.get(name)
                 was = f" from {telling.when(known)}" if known else ""
-                yield f"The {name} mark moves{was} to {telling.when(new)}." if known != new else f"The {name} mark stays."
+                yield (
+                    f"The {name} mark moves{was} to {telling.when(new)}." if known != new else f"The {name} mark stays."
+                )
 
 
 def paragraphs(events: Iterable[Event]) -> Iterator[tuple[Instant, str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from models.enforcement import Commanded
 from models.instants import parse_instant
@@ -17,13 +17,14 @@ from models.refusal import Refusal
 from streams.replay import Replay, entry, sort_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from models.account import Account
     from models.instants import Instant
     from models.monitor import Published
-    from models.outputs import Command, Notice
+    from models.outputs import Command, DeadLetter, Notice
     from models.policy import Policies
+    from models.refusal import ErrorCode
     from streams.files import Inputs
     from streams.replay import Entry, Step
     from streams.writers import Outputs
@@ -162,8 +163,7 @@ class FileReplay:
         for step in steps:
             (commands, notices, letters), records = step.published, step.records
             for letter in letters:
-                refusal = Refusal(letter.error, letter.field, letter.message)
-                self._refuse(self._inputs.number(letter.topic, letter.offset), refusal)
+                self._refuse(self._inputs.number(letter.topic, letter.offset), refusal_of(letter))
             done += len(records)
             if done >= _RECORDS_A_REPORT:
                 self._progress.replayed(done)
@@ -220,6 +220,11 @@ def status_of(account: Account) -> str:
             return "suspended"
         case Commanded.RUN:
             return "current" if enforcement.episode is None else "in_arrears"
+
+
+def refusal_of(letter: DeadLetter) -> Refusal:
+    """Why it is one."""
+    return Refusal(cast("ErrorCode", letter.error), letter.field, letter.message)
 
 
 def in_order(published: Instantly | Published) -> Instantly:

@@ -5,17 +5,18 @@ Nothing of §3 plays a part. The clock stops at every instant of a record and at
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.monitor import Monitor, Published, Terms
-from models.outputs import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from models.instants import Instant
+    from models.outputs import Source
     from models.policy import Policies
     from models.records import Record
 
@@ -61,7 +62,11 @@ def sort_entries(entries: list[Entry], raw: Callable[[int], bytes]) -> None:
     equal = [(one[3], other[3]) for one, other in pairwise(entries) if one[0] == other[0] and one[:3] == other[:3]]
     if equal:
         doubtful = set(chain.from_iterable(equal))
-        entries.sort(key=lambda one: (*one[:3], raw(one[3]) if one[3] in doubtful else b""))
+
+        def place_and_bytes(one: Entry) -> tuple[Instant, int, str, bytes]:
+            return one.at, one.rank, one.event_id, raw(one.number) if one.number in doubtful else b""
+
+        entries.sort(key=place_and_bytes)
 
 
 class Replay:
@@ -83,7 +88,7 @@ class Replay:
             monitor.remember_from(at)
             start = index
             while index < count and (place := entries[index]).at == at:
-                monitor.apply(place.record, lambda number=place.number: origin(number))
+                monitor.apply(place.record, partial(origin, place.number))
                 index += 1
             yield Step(at, entries[start:index], monitor.decide(at, past=False))
             self.ended_at = at

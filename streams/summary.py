@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from models.instants import format_instant
 from streams.files import FILE_TOPICS
 from streams.outcome import Progress
+from streams.showing import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from rich.progress import Progress as Bars
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from streams.outcome import Tally
 
@@ -26,20 +26,14 @@ _ACTIONS: Final = ("suspend", "restore", "delete")
 _STATUSES: Final = ("current", "in_arrears", "suspended", "deleted")
 
 
-def summary_table(tally: Tally) -> Table:
-    """How many there were of each."""
-    table = Table(show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column()
-    records = [(topic, tally.read[topic], _remark(tally, topic)) for topic in FILE_TOPICS if tally.read[topic]]
-    _add(table, "records read", records)
-    _add(table, "commands", _counts(tally.commands, _ACTIONS))
-    _add(table, "notices", _counts(tally.notices, sorted(tally.notices)))
-    _add(table, "accounts", _counts(tally.accounts, _STATUSES))
-    _add(table, "bad lines", _counts(tally.errors, sorted(tally.errors)))
-    return table
+def show_summary(tally: Tally, seconds: float) -> None:
+    """The summary on standard error, if there is somebody to read it."""
+    if sys.stderr is None:
+        return
+    with suppress(OSError):
+        screen = Screen(stderr=True)
+        screen.print(summary_line(tally, seconds), style="bold")
+        screen.print(summary_table(tally))
 
 
 def summary_line(tally: Tally, seconds: float) -> str:
@@ -49,25 +43,38 @@ def summary_line(tally: Tally, seconds: float) -> str:
     return f"{tally.read.total():,} records, {clock}, in {seconds:,.1f} s{rate}"
 
 
+def summary_table(tally: Tally) -> Table:
+    """How many there were of each."""
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    _add(table, "records read", [(topic, tally.read[topic], _remark(tally, topic)) for topic in FILE_TOPICS])
+    _add(table, "commands", _counts(tally.commands, _ACTIONS))
+    _add(table, "notices", _counts(tally.notices, sorted(tally.notices)))
+    _add(table, "accounts", _counts(tally.accounts, _STATUSES))
+    _add(table, "bad lines", _counts(tally.errors, sorted(tally.errors)))
+    return table
+
+
 def _remark(tally: Tally, topic: str) -> str:
-    refused, late = tally.refused[topic], tally.left_out[topic]
-    used = tally.read[topic] - refused - late
+    read, refused, late = tally.read[topic], tally.refused[topic], tally.left_out[topic]
+    if not refused and not late:
+        return "all used" if read else ""
     told = [f"{number:,} {what}" for number, what in ((refused, "bad"), (late, "after the end")) if number]
-    return ", ".join([f"{used:,} used", *told]) if told else "all used"
+    return ", ".join([f"{read - refused - late:,} used", *told])
 
 
-def _counts(counts: dict[str, int], names: Iterable[str]) -> list[tuple[str, int, str]]:
+def _counts(counts: Mapping[str, int], names: Iterable[str]) -> list[tuple[str, int, str]]:
     return [(name, counts.get(name, 0), "") for name in names]
 
 
-def _add(table: Table, title: str, rows: list[tuple[str, int, str]]) -> None:
-    for index, (name, number, remark) in enumerate(rows or [("none", 0, "")]):
-        table.add_row("" if index else title, Text(name), f"{number:,}", remark, end_section=index + 1 == len(rows or [0]))
-
-
-def standard_error() -> Console:
-    """The console of standard error."""
-    return Console(stderr=True, highlight=False)
+def _add(table: Table, title: str, rows: Sequence[tuple[str, int, str]]) -> None:
+    for name, number, remark in rows or [("none", 0, "")]:
+        table.add_row(title, Text(name), f"{number:,}", remark)
+        title = ""
+    table.add_section()
 
 
 class _Shown(Progress):
@@ -75,10 +82,10 @@ class _Shown(Progress):
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._reading = self._replaying = bars.add_task("reading", total=None, visible=False)
+        self._reading = self._replaying = bars.add_task("reading", total=None)
 
     def reading(self, size: int) -> None:
-        self._bars.update(self._reading, total=size, visible=True)
+        self._bars.update(self._reading, total=size)
 
     def read(self, size: int) -> None:
         self._bars.advance(self._reading, size)
@@ -92,12 +99,10 @@ class _Shown(Progress):
 
 @contextmanager
 def progress(*, shown: bool) -> Iterator[Progress]:
-    """Progress on standard error, while the context lasts; only if that is a terminal."""
+    """Progress on standard error while the context lasts, if that is a terminal."""
     if not shown or sys.stderr is None or not sys.stderr.isatty():
         yield Progress()
         return
-    from rich.progress import BarColumn, Progress as Bars, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415, I001: only a terminal needs them
-
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=standard_error(), transient=True) as bars:
+    with Bars(*columns, console=Screen(stderr=True), transient=True) as bars:
         yield _Shown(bars)

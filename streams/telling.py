@@ -43,7 +43,7 @@ def length(duration: Duration) -> str:
             continue
         number, left = divmod(left, unit)
         if number:
-            parts.append(_plural(number, name))
+            parts.append(counted(number, name))
     if left or not parts:
         seconds = f"{left / SECOND:f}".rstrip("0").rstrip(".")
         parts.append(f"{seconds} second{'' if seconds == '1' else 's'}")
@@ -66,7 +66,8 @@ def quoted(text: str) -> str:
     return f'"{printable(text)}"'
 
 
-def _plural(number: int, name: str) -> str:
+def counted(number: int, name: str) -> str:
+    """A number of things: "1 bill", "2 bills"."""
     return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
@@ -185,14 +186,15 @@ def _control(control: Control) -> str:
 
 
 def command_sentence(command: Command, policy: Policy | None, moved_by: Iterable[str]) -> str:
-    """A command, why it is sent and by which clause. `moved_by` are the kinds of control that may have moved its mark."""
+    """A command, why it is sent and by which clause. `moved_by`: kinds of control that may have moved its mark."""
     services, owed = listed(command.services), money(command.owed, command.currency)
     match command.action:
         case "suspend":
-            passed = _passed(command, policy and policy.suspend_after, moved_by)
+            passed = _passed(command, None if policy is None else policy.suspend_after, moved_by)
             why = f"{passed} and {owed} is owed (1.1.2)."
         case "delete":
-            passed = _passed(command, policy and policy.delete_after, moved_by or ("notice or the least time suspended",))
+            moved_by = moved_by or ("notice or the least time suspended",)
+            passed = _passed(command, None if policy is None else policy.delete_after, moved_by)
             why = f"{passed} and {owed} is owed (1.1.3): the service ends, all data goes, no payment brings it back."
         case _:
             why = _why_restored(command)
@@ -243,9 +245,11 @@ def notice_sentence(notice: Notice) -> str:
         case "payment_after_delete":
             said = "a payment came after the delete; it is recorded and brings nothing back (1.1.3)"
         case "usage_while_suspended":
-            said = f"{notice.service} was used although it is stopped, from {when(notice.started_at or '')} on: a breach"
+            since = when(notice.started_at or "")
+            said = f"{notice.service} was used from {since} on, although it is stopped: a breach"
         case "package_exhausted":
-            said = f"package {printable(notice.package_id or '')} is used up; from here on usage is paid as it goes (9.1.4)"
+            package = printable(notice.package_id or "")
+            said = f"package {package} is used up; from here on usage is paid as it goes (9.1.4)"
         case _:
             said = f"{notice.detail or 'see its fields'}"
     return f"Notice {notice.kind}: {said}."
@@ -259,19 +263,20 @@ def policy_sentences(policy: Policy) -> list[str]:
     clock = "arrears began" if policy.delete_clock == "arrears" else "the suspend mark"
     required = "has to be paid for a restore" if policy.late_fee_required else "is reported only"
     share = f"{policy.late_fee_per_day / 10**10:f}".rstrip("0").rstrip(".")
+    suspends, deletes = listed(policy.suspends), listed(policy.deletes)
+    at_least, warned = length(policy.min_suspended), (_ahead(policy.suspension_ahead), _ahead(policy.deletion_ahead))
+    lateness = length(policy.lateness_suspend), length(policy.lateness_delete)
     return [
-        f"suspends {listed(policy.suspends)} {length(policy.suspend_after)} after arrears began (1.1.2);"
-        f" warns before: {_ahead(policy.suspension_ahead)}",
-        f"deletes {listed(policy.deletes)} {length(policy.delete_after)} after {clock} (1.1.3),"
-        f" suspended for {length(policy.min_suspended)} at least; warns before: {_ahead(policy.deletion_ahead)}",
-        f"late fee {share} % a day of what is owed (3.4); it {required}",
-        f"live, a suspend waits {length(policy.lateness_suspend)} and a delete {length(policy.lateness_delete)} more"
-        " for late records",
+        f"suspends {suspends} {length(policy.suspend_after)} after arrears began (1.1.2); warns {warned[0]}",
+        f"deletes {deletes} {length(policy.delete_after)} after {clock} (1.1.3); warns {warned[1]}",
+        f"nobody is deleted who has not been suspended for {at_least}",
+        f"the late fee is {share} % a day of what is owed (3.4); it {required}",
+        f"live, a suspend waits {lateness[0]} and a delete {lateness[1]} more for records that are late",
     ]
 
 
 def _ahead(durations: tuple[Duration, ...]) -> str:
-    return ", ".join(length(duration) for duration in durations) or "never"
+    return f"{listed(length(duration) for duration in durations)} before" if durations else "nobody before"
 
 
 # What comes next ----------------------------------------------------------------------------------------------------
@@ -296,13 +301,15 @@ def next_sentences(view: AccountView, policy: Policy | None) -> list[str]:
             said = ["Nothing is due."]
             if view.owed != "0":
                 limit = money(view.credit_limit, view.currency)
-                said = [f"{money(view.owed, view.currency)} is owed within the credit limit of {limit}. Nothing is due."]
+                owed = money(view.owed, view.currency)
+                said = [f"{owed} is owed, within the credit limit of {limit}: nothing is due."]
         case "in_arrears":
             said = _next_in_arrears(view, policy, pay)
         case "suspended":
             said = _next_suspended(view, policy, pay)
         case _:
-            said = ["The service has ended and all data is gone. No payment restores it (1.1.3); an operator may reopen it."]
+            said = ["The service has ended and all data is gone. No payment brings it back (1.1.3)."]
+            said.append("An operator may reopen the account.")
     return [*said, *hold]
 
 
@@ -311,7 +318,8 @@ def _next_in_arrears(view: AccountView, policy: Policy | None, pay: str) -> list
     if view.suspend_at is None:
         said = [f"{pay} has to be paid. Nothing stops before the hold ends."]
     else:
-        said = [f"If {pay} is paid by {when(view.suspend_at)}, nothing stops (1.1.1); else {services} stop then (1.1.2)."]
+        by = when(view.suspend_at)
+        said = [f"If {pay} is paid by {by}, nothing stops (1.1.1); else {services} stop then (1.1.2)."]
     if view.delete_at is not None:
         said.append(f"As things stand everything is deleted at {when(view.delete_at)} (1.1.3).")
     return said

@@ -2,8 +2,8 @@
 
 Laws of this file:
 
-- A regular file, or one that is not there yet, is written beside its place and put there at the end: a failed run leaves
-  no half of one, and what was there before stays. Pipes and devices are written as the run goes.
+- A regular file, or one that is not there yet, is written beside its place and put there at the end: a failed run
+  leaves no half of one, and what was there before stays. Pipes and devices are written as the run goes.
 - A pipe whose reader has gone is no error: who reads has what he wanted.
 - What cannot be written is told in one line.
 """
@@ -16,6 +16,7 @@ import select
 import stat
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -65,7 +66,7 @@ class Output:
             self._close()
         if self._temporary:
             with suppress(OSError):
-                os.unlink(self._temporary)
+                Path(self._temporary).unlink()
 
     def write(self, value: object) -> None:
         """Add a line."""
@@ -81,7 +82,7 @@ class Output:
         try:
             self._close()
             if self._temporary:
-                os.replace(self._temporary, self._target)
+                Path(self._temporary).replace(self._target)
                 self._temporary = ""
         except OSError as error:
             raise self._unwritable(error) from None
@@ -94,7 +95,7 @@ class Output:
             return
         target = os.path.realpath(self._path)
         try:
-            there = os.stat(target)
+            there = Path(target).stat()
         except FileNotFoundError:
             there = None
         if there is not None and stat.S_ISDIR(there.st_mode):
@@ -110,7 +111,7 @@ class Output:
             self._fd = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
 
     def _open_beside(self, target: str) -> None:
-        temporary = os.path.join(os.path.dirname(target), f".arrears-{secrets.token_hex(6)}.part")
+        temporary = str(Path(target).with_name(f".arrears-{secrets.token_hex(6)}.part"))
         self._fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._target, self._temporary = target, temporary
 
@@ -177,6 +178,6 @@ def _can_be_replaced(target: str, there: os.stat_result) -> bool:
     """Whether another file can be put into the place of this one; raises PermissionError if it is not to be written."""
     if not os.access(target, os.W_OK):
         raise PermissionError(1, "it is write-protected")
-    folder = os.path.dirname(target)
+    folder = Path(target).parent
     # A file that is mounted by itself (in a container, say) lies on another device than its folder.
-    return os.access(folder, os.W_OK) and os.stat(folder).st_dev == there.st_dev
+    return os.access(folder, os.W_OK) and folder.stat().st_dev == there.st_dev

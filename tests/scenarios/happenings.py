@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from .times import TIME, duration, elapsed, instant
+from .times import TIME, duration, instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -118,10 +118,10 @@ def _time(text: str | None) -> str | None:
 def _bill(given: _Given, at: str, currency: str) -> _Made:
     kind = {"bill": "issued", "adjust": "adjusted", "void": "voided"}[str(given["verb"])]
     record = {"bill_id": given["id"], "kind": kind, "currency": currency, "issued_at": at}
-    if given["amount"] is not None:
+    if "amount" in given:
         record["amount"] = given["amount"]
-    if given["period_end"] is not None:
-        record["period_end"] = instant(given["period_end"])
+    if given.get("period_end"):
+        record["period_end"] = _time(given["period_end"])
     return "bills", record
 
 
@@ -198,8 +198,8 @@ _PHRASES: Final[tuple[tuple[re.Pattern[str], Callable[[_Given, str, str], _Made]
     (re.compile(pattern), make)
     for pattern, make in (
         (rf"(?P<verb>bill) (?P<id>{_ID}) (?P<amount>{_AMOUNT})(?: period to (?P<period_end>{TIME}))?", _bill),
-        (rf"(?P<verb>adjust) (?P<id>{_ID}) to (?P<amount>{_AMOUNT})(?P<period_end>)??", _bill),
-        (rf"(?P<verb>void) (?P<id>{_ID})(?P<amount>)??(?P<period_end>)??", _bill),
+        (rf"(?P<verb>adjust) (?P<id>{_ID}) to (?P<amount>{_AMOUNT})", _bill),
+        (rf"(?P<verb>void) (?P<id>{_ID})", _bill),
         (rf"(?P<verb>top-up|refund|reversal|gift) (?P<id>{_ID}) (?P<amount>{_AMOUNT})", _payment),
         (
             rf"usage (?P<service>{_ID}) (?P<quantity>\S+) (?P<unit>{_ID})(?: since (?P<since>{TIME}))?"
@@ -228,5 +228,3 @@ _PHRASES: Final[tuple[tuple[re.Pattern[str], Callable[[_Given, str, str], _Made]
         (rf"(?P<verb>resume|release|reopen)(?: until (?P<until>{TIME}))?", _plain),
     )
 )
-
-__all__ = ["ACME", "CURRENCY", "Happening", "NotInVocabulary", "Vocabulary", "elapsed"]
