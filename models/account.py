@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from models.enforcement import Deletion, Enforcement, Suspension
 from models.ledger import Ledger, check_currency, check_same_content
@@ -12,15 +12,17 @@ from models.refusal import Refusal
 from models.standing import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import TypeAlias
 
+    from models.everybody import Everybody
     from models.instants import Instant
     from models.outputs import Source
-    from models.policy import Policy
 
     #: Where a record came from, told when asked.
     Origin: TypeAlias = Callable[[], Source]
+    #: Takes a refused record.
+    Refuse: TypeAlias = Callable[[Source, Refusal], None]
 
 
 class Horizon(NamedTuple):
@@ -40,16 +42,6 @@ class Fact(NamedTuple):
     deletion: Deletion | None = None
 
 
-class PoliciesInForce(Protocol):
-    """What a control has to know of the policies."""
-
-    def policy_of_opening(self, control: Control) -> Policy:
-        """The policy of an account that is taken over."""
-
-    def check_policy(self, control: Control) -> None:
-        """Raise Refusal if a `policy` control names one that is not in force."""
-
-
 class Account:
     """The state of one account. Records change it through the `apply_…` methods, decisions through `decision`."""
 
@@ -64,6 +56,8 @@ class Account:
         "facts",
         "ledger",
         "own",
+        "recheck",
+        "stopped",
         "usable",
         "usage",
     )
@@ -84,28 +78,36 @@ class Account:
         self.facts: list[Fact] = []
         #: Whether a control came since the last decision: marks may have moved.
         self.changed = False
+        #: Whether a record dated before its delete came after it: was the delete right?
+        self.recheck = False
+        #: Whether an unusable payment stops its suspends and deletes (§3).
+        self.stopped = False
         #: When it has to be decided on next, if no record comes before.
         self.due: Instant | None = None
 
     # -- records ----------------------------------------------------------------------------------------------------
-    # Each raises Refusal, having changed nothing, or returns (with the refusals of records that waited for this one).
+    # Each raises Refusal, having changed nothing.
 
-    def apply_bill(self, record: Bill, horizon: Horizon, origin: Origin) -> Iterator[tuple[Source, Refusal]]:
-        """Charge, adjust or void a bill."""
+    def apply_bill(self, record: Bill, horizon: Horizon, origin: Origin, refuse: Refuse) -> bool:
+        """Charge, adjust or void a bill. False if it has to wait for its bill.
+
+        `refuse` takes those that had waited for this one in vain.
+        """
         crc = fingerprint(record)
         known = self.ledger.known_bill_event(record.event_id, horizon.history)
         if known is not None:
             check_same_content(record.event_id, known.crc, crc)
-            return iter(())
+            return True
         self._check_currency(record.currency)
         if record.kind == "issued":
-            refused = self.ledger.issue(record, crc, horizon.history)
-            self._accept(record.currency)
+            for source, refusal in self.ledger.issue(record, crc, horizon.history):
+                refuse(source, refusal)
             self._bill_usage(record.at if record.period_end is None else record.period_end)
-            return refused
-        if self.ledger.change(record, crc, horizon.history, origin):
-            self._accept(record.currency)
-        return iter(())
+        elif not self.ledger.change(record, crc, horizon.history, origin):
+            return False
+        self._accept(record.currency)
+        self._doubt_delete(record.at)
+        return True
 
     def apply_payment(self, record: Payment, horizon: Horizon) -> None:
         """Add a top-up, a refund, a reversal or a gift."""
@@ -117,6 +119,7 @@ class Account:
         self._check_currency(record.currency)
         self.ledger.pay(record, crc, horizon.history)
         self._accept(record.currency)
+        self._doubt_delete(record.at)
         deletion = self.enforcement.deletion if self.enforcement is not None else None
         if record.kind == "topup" and deletion is not None:
             self.facts.append(Fact("payment_after_delete", record, deletion=deletion))
@@ -149,7 +152,7 @@ class Account:
         book.change_package(record, crc, horizon.history)
         self._accept(None)
 
-    def apply_control(self, record: Control, horizon: Horizon, policies: PoliciesInForce) -> None:
+    def apply_control(self, record: Control, horizon: Horizon, everybody: Everybody) -> None:
         """Take an operator's control."""
         crc = fingerprint(record)
         known = self.control_events.get(record.event_id)
@@ -158,15 +161,18 @@ class Account:
             return
         match record.kind:
             case "opening":
-                self._open(record, crc, policies.policy_of_opening(record))
+                self._open(record, crc, everybody)
             case "reopen":
                 self._reopen(record, crc, horizon)
             case "credit_limit":
                 self.ledger.control(record, crc)
-            case "resume" | "policies":
-                pass  # the monitor's, or a guard's
+                self._doubt_delete(record.at)
+            case "resume":
+                self.stopped = False
+            case "policies":
+                pass  # for everybody, whoever's record it is
             case _:
-                policies.check_policy(record)
+                everybody.check_policy(record)
                 if self.own is None:
                     self.own = Standing()
                 self.own.add(record)
@@ -176,17 +182,19 @@ class Account:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _open(self, record: Control, crc: int, policy: Policy) -> None:
+    def _open(self, record: Control, crc: int, everybody: Everybody) -> None:
         if self.usable or self.ledger.waiting:
             raise Refusal("invalid", "kind", "an opening must be the first record of its account")
         assert record.sequence is not None  # the contract's model requires it
         self.ledger.control(record, crc)
         enforcement = self.enforcement = Enforcement(record.sequence)
+        number = everybody.policy_of_opening(record)
+        policy = everybody.versions[number]
         if record.status == "suspended":
             enforcement.suspension = Suspension(record.at, policy.suspends, None, None)
             enforcement.stop(record.at, policy.suspends, None)
         elif record.status == "deleted":
-            enforcement.deletion = Deletion(record.at, policy.deletes, None, None, 0, policy)
+            enforcement.deletion = Deletion(record.at, policy.deletes, None, None, None, 0, number)
             enforcement.stop(record.at, policy.deletes, None)
 
     def _reopen(self, record: Control, crc: int, horizon: Horizon) -> None:
@@ -200,6 +208,11 @@ class Account:
             self.billed_until = until
             if self.usage is not None:
                 self.usage.bill(until)
+
+    def _doubt_delete(self, at: Instant) -> None:
+        deletion = self.enforcement.deletion if self.enforcement is not None else None
+        if deletion is not None and deletion.effective_at is not None and at <= deletion.effective_at:
+            self.recheck = True
 
     def _usage_book(self) -> UsageBook:
         if self.usage is None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from models import fees
 from models.enforcement import (
     CLAUSES,
@@ -27,13 +29,12 @@ from models.marks import NO_HOLDS, HeldTime, held_time, later_mark, marks
 from models.money import format_fine, format_money
 from models.outputs import MAX_UNPAID_BILLS, Command, Notice, UnpaidBill, stable_id
 from models.records import Payment
-from models.standing import NEVER, Standing, allowances_in_force
+from models.standing import NEVER, allowances_in_force
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from models.account import Account, Fact
-    from models.enforcement import Reason
+    from models.enforcement import Action, Reason
+    from models.everybody import Everybody
     from models.instants import Duration
     from models.money import Money
     from models.policy import Policy
@@ -49,20 +50,11 @@ class Moment:
     that falls at `now` has passed.
     """
 
-    __slots__ = ("app_id", "commands", "everybody", "history", "lateness", "notices", "now", "past", "policy_for")
+    __slots__ = ("app_id", "commands", "everybody", "history", "lateness", "notices", "now", "past")
 
-    def __init__(
-        self,
-        app_id: str,
-        everybody: Standing,
-        policy_for: Callable[[Standing | None, Instant], Policy],
-        *,
-        lateness: bool,
-    ) -> None:
+    def __init__(self, app_id: str, everybody: Everybody, *, lateness: bool) -> None:
         self.app_id = app_id
         self.everybody = everybody
-        #: (account's own controls, start of an episode) -> the policy that holds for it.
-        self.policy_for = policy_for
         #: Whether suspends and deletes wait the policy's `lateness` more (§3).
         self.lateness = lateness
         self.now: Instant = 0
@@ -84,7 +76,7 @@ class Moment:
 class Decision:
     """The decision on `account` at `moment`. `due` says afterwards when it has to be decided on again."""
 
-    __slots__ = ("account", "due", "enforcement", "held", "ledger", "marks_may_move", "moment", "now")
+    __slots__ = ("account", "due", "enforcement", "everybody", "held", "ledger", "marks_may_move", "moment", "now", "policy")
 
     def __init__(self, account: Account, moment: Moment) -> None:
         self.account = account
@@ -92,7 +84,11 @@ class Decision:
         self.now = moment.now
         self.ledger = account.ledger
         self.enforcement = account.enforcement or Enforcement()
-        own, everybody = account.own, moment.everybody
+        self.everybody = moment.everybody
+        own, everybody = account.own, self.everybody.standing
+        episode = self.enforcement.episode
+        #: That of the episode; between episodes whichever.
+        self.policy: Policy = self.everybody.versions[0 if episode is None else episode.policy]
         self.marks_may_move = everybody.moves_marks or (own is not None and own.moves_marks)
         self.held: HeldTime = held_time(self.now, own, everybody) if self.marks_may_move else NO_HOLDS
         self.due: Instant = NEVER
@@ -107,6 +103,9 @@ class Decision:
             if enforcement.episode is not None:
                 self._tell_arrears_started(enforcement.episode)
                 self._follow_marks(enforcement.episode)
+        elif self.account.recheck:
+            self._recheck_delete(enforcement.deletion)
+        self.account.recheck = False
         for fact in self.account.facts:
             self._tell_fact(fact)
         self.account.facts.clear()
@@ -131,45 +130,51 @@ class Decision:
         elif since != enforcement.episode.since:  # late evidence has moved its start
             enforcement.episode.since = since
             enforcement.episode.suspend_mark = enforcement.episode.delete_mark = None
-            enforcement.episode.policy = self.moment.policy_for(self.account.own, since)
+            enforcement.episode.policy = self._policy_for(since)
 
     def _begin_episode(self, since: Instant) -> Episode:
         # R10: an episode keeps the policy that held when it began.
-        policy = self.moment.policy_for(self.account.own, since)
+        number = self._policy_for(since)
         missing, self.enforcement.fee_missing = self.enforcement.fee_missing, None
         opening = self.ledger.opened_at
         floor = opening if opening is not None and since <= opening else since
-        return Episode(since, policy, floor, carried=missing.fee if missing else 0)
+        return Episode(since, number, floor, carried=missing.fee if missing else 0)
+
+    def _policy_for(self, since: Instant) -> int:
+        number = self.everybody.policy_for(self.account.own, since)
+        self.policy = self.everybody.versions[number]
+        return number
 
     def _end_episode(self, episode: Episode) -> None:
         enforcement = self.enforcement
         since, ended_at, integral = self.ledger.ended()
         if since is None or ended_at < episode.since:  # as known now there never was such an episode
             ended_at, integral = episode.since, 0
-        fee = episode.carried + fees.accrued(integral, episode.policy)
+        policy = self.everybody.versions[episode.policy]
+        fee = episode.carried + fees.accrued(integral, policy)
         suspension = enforcement.suspension
         if suspension is not None:
             in_time = suspension.effective_at is not None and ended_at <= suspension.effective_at
             if self.ledger.in_arrears and self._is_past_suspend_mark(self.ledger.since):
                 pass  # a later episode calls for the same: nothing to undo
-            elif episode.policy.late_fee_required and not in_time and not self._fee_paid(fee):
+            elif policy.late_fee_required and not in_time and not self._fee_paid(fee):
                 enforcement.fee_missing = FeeMissing(episode.since, episode.policy, fee)
             else:
                 reason: Reason = "late_evidence" if in_time else "paid_in_full"
-                self._restore(reason, ended_at, episode.since, episode.policy, fee)
+                self._restore(reason, ended_at, episode.since, policy, fee)
         elif episode.told_at is not None and not self.ledger.in_arrears:
             self._tell(
                 "arrears_cleared",
                 self.moment.told_at(ended_at),
                 since=episode.since,
                 late_fee=fees.reported(fee),
-                policy=episode.policy,
+                policy=policy,
             )
         enforcement.episode = None
 
     def _is_past_suspend_mark(self, since: Instant) -> bool:
-        policy = self.moment.policy_for(self.account.own, since)
-        allowances = allowances_in_force(self.now, self.account.own, self.moment.everybody)
+        policy = self.everybody.versions[self.everybody.policy_for(self.account.own, since)]
+        allowances = allowances_in_force(self.now, self.account.own, self.everybody.standing)
         found = marks(since, policy, allowances, self.held, floor=since, suspended_at=None)
         return self.moment.passed(found.suspend)
 
@@ -179,7 +184,8 @@ class Decision:
     def _restore_once_fee_paid(self, missing: FeeMissing) -> None:
         if self._fee_paid(missing.fee):
             paid_at = self.ledger.enough_since(fees.reported(missing.fee))
-            self._restore("paid_in_full", paid_at, missing.since, missing.policy, missing.fee)
+            policy = self.everybody.versions[missing.policy]
+            self._restore("paid_in_full", paid_at, missing.since, policy, missing.fee)
 
     def _restore_exempt(self) -> None:
         suspension = self.enforcement.suspension
@@ -189,11 +195,11 @@ class Decision:
         at = max(exempt_since, suspension.decided_at)
         episode, missing = self.enforcement.episode, self.enforcement.fee_missing
         if episode is not None:
-            self._restore("operator", at, episode.since, episode.policy, self._fee(episode))
+            self._restore("operator", at, episode.since, self.policy, self._fee(episode))
             episode.exempted_at = at
             episode.delete_mark = None
         elif missing is not None:
-            self._restore("operator", at, missing.since, missing.policy, missing.fee)
+            self._restore("operator", at, missing.since, self.everybody.versions[missing.policy], missing.fee)
 
     # -- marks, warnings, commands ----------------------------------------------------------------------------------
 
@@ -206,16 +212,24 @@ class Decision:
         if self.enforcement.suspension is None:
             if not blocked:
                 self._warn_of_suspend(episode)
-            if self._required(episode, blocked) is Required.STOP:
+            if self._required(episode, blocked) is Required.STOP and self._may("suspend"):
                 self._suspend(episode)
         if not blocked:
             self._warn_of_delete(episode)
         if self.enforcement.suspension is not None and self._required(episode, blocked) is Required.END:
-            self._delete(episode)
+            if self._may("delete"):
+                self._delete(episode)
+
+    def _may(self, action: Action) -> bool:
+        """Whether nothing stops this command (§3); what is stopped goes on with a `resume`."""
+        if self.account.stopped or not self.everybody.may(action):
+            self.everybody.stopped.add(self.account.account_id)
+            return False
+        return True
 
     def _required(self, episode: Episode, blocked: bool) -> Required:  # noqa: FBT001
         """What an account in arrears is to be; asks to be decided on again when that may change."""
-        policy = episode.policy
+        policy = self.policy
         if self.enforcement.suspension is None:
             at = self._suspend_effective_at(episode)
             if policy.suspension_ahead:
@@ -246,20 +260,20 @@ class Decision:
         account, suspension = self.account, self.enforcement.suspension
         found = marks(
             episode.since,
-            episode.policy,
-            allowances_in_force(self.now, account.own, self.moment.everybody) if self.marks_may_move else (),
+            self.policy,
+            allowances_in_force(self.now, account.own, self.everybody.standing) if self.marks_may_move else (),
             self.held,
             floor=episode.floor,
             suspended_at=None if suspension is None else suspension.decided_at,
         )
         if episode.suspend_mark is None or episode.suspend_mark.mark != found.suspend:
-            given = _given(episode, _SUSPENSION_AHEAD, found.suspend, episode.policy.suspension_ahead)
+            given = _given(episode, _SUSPENSION_AHEAD, found.suspend, self.policy.suspension_ahead)
             episode.suspend_mark = MarkSeen(found.suspend, self.now, given)
         # The delete mark's `min_suspended` part runs from the suspend, or as things stand from when it can come.
         start = self._suspend_effective_at(episode) if suspension is None else suspension.decided_at
-        delete = NEVER if start >= NEVER else later_mark(found.delete, start + episode.policy.min_suspended, self.held)
+        delete = NEVER if start >= NEVER else later_mark(found.delete, start + self.policy.min_suspended, self.held)
         if episode.delete_mark is None or episode.delete_mark.mark != delete:
-            given = _given(episode, _DELETION_AHEAD, delete, episode.policy.deletion_ahead)
+            given = _given(episode, _DELETION_AHEAD, delete, self.policy.deletion_ahead)
             episode.delete_mark = MarkSeen(delete, self.now, given)
 
     def _suspend_mark(self, episode: Episode) -> Instant:
@@ -270,7 +284,7 @@ class Decision:
 
     def _suspend_effective_at(self, episode: Episode) -> Instant:
         """The suspend mark, or when `arrears_started` has been out for the shortest `suspension_ahead`."""
-        mark, ahead = self._suspend_mark(episode), episode.policy.suspension_ahead
+        mark, ahead = self._suspend_mark(episode), self.policy.suspension_ahead
         if mark >= NEVER:
             return NEVER
         if not ahead:
@@ -283,13 +297,13 @@ class Decision:
         mark = self._delete_mark(episode)
         for warned in episode.warned:
             if warned.kind == _DELETION_AHEAD and warned.mark == mark:
-                deadline = max(mark, warned.decided_at + episode.policy.deletion_ahead[-1])
+                deadline = max(mark, warned.decided_at + self.policy.deletion_ahead[-1])
                 if not self.held.covers(deadline):
                     return warned
         return None
 
     def _warn_of_suspend(self, episode: Episode) -> None:
-        seen, ahead = episode.suspend_mark, episode.policy.suspension_ahead
+        seen, ahead = episode.suspend_mark, self.policy.suspension_ahead
         nearest = self._due_warning(seen, ahead)
         if seen is not None and nearest is not None:
             index, at = nearest
@@ -299,7 +313,7 @@ class Decision:
             self._due_warning(episode.suspend_mark, ahead)
 
     def _warn_of_delete(self, episode: Episode) -> None:
-        seen, ahead = episode.delete_mark, episode.policy.deletion_ahead
+        seen, ahead = episode.delete_mark, self.policy.deletion_ahead
         if seen is None or not ahead or seen.mark >= NEVER:
             return
         nearest = self._due_warning(seen, ahead)
@@ -340,7 +354,7 @@ class Decision:
         ones' deadlines have passed (each fell in a hold, else it would count).
         """
         deadlines = [
-            warned.decided_at + episode.policy.deletion_ahead[-1]
+            warned.decided_at + self.policy.deletion_ahead[-1]
             for warned in episode.warned
             if warned.kind == _DELETION_AHEAD and warned.mark == mark
         ]
@@ -353,6 +367,23 @@ class Decision:
         notice_id = self._tell(kind, at, episode=episode, deadline=deadline)
         episode.warned.append(Warned(kind, mark, ahead, at, self.now, notice_id))
 
+    def _recheck_delete(self, deletion: Deletion) -> None:
+        """§3: late evidence that removes the reason of a delete stops all deletes until somebody has looked at it."""
+        if deletion.contradicted or deletion.effective_at is None or deletion.since is None:
+            return
+        since = self.ledger.arrears_at(deletion.effective_at)
+        if since is not None and since <= deletion.since:
+            return
+        self.enforcement.deletion = msgspec.structs.replace(deletion, contradicted=True)
+        self.everybody.stop("delete_contradicted", ("delete",), self.now)
+        self._tell(
+            "delete_contradicted",
+            self.now,
+            since=deletion.since,
+            policy=self.everybody.versions[deletion.policy],
+            command_id=deletion.command_id,
+        )
+
     # -- when commands can come -------------------------------------------------------------------------------------
 
     def can_suspend_at(self, episode: Episode) -> Instant:
@@ -361,7 +392,7 @@ class Decision:
 
     def can_delete_at(self, episode: Episode) -> Instant:
         """When the delete can come, as things stand, with the notice that it has to wait for."""
-        mark, ahead = self._delete_mark(episode), episode.policy.deletion_ahead
+        mark, ahead = self._delete_mark(episode), self.policy.deletion_ahead
         if mark >= NEVER or self._is_held_openly():
             return NEVER
         counting = self._counting_notice(episode)
@@ -379,7 +410,7 @@ class Decision:
     def _after_notices(self, episode: Episode, deadline: Instant) -> Instant:
         """A notice whose deadline falls in a hold does not count: another one follows at the hold's end."""
         while self.held.covers(deadline):
-            deadline = self.held.free_from(deadline) + episode.policy.deletion_ahead[-1]
+            deadline = self.held.free_from(deadline) + self.policy.deletion_ahead[-1]
         return deadline
 
     def _is_held_openly(self) -> bool:
@@ -388,10 +419,10 @@ class Decision:
     # -- commands ---------------------------------------------------------------------------------------------------
 
     def _suspend(self, episode: Episode) -> None:
-        services = episode.policy.suspends
+        services = self.policy.suspends
         effective_at = self._suspend_effective_at(episode)
         command_id = self._command(
-            Required.STOP, "unpaid_past_suspend_mark", effective_at, episode.since, episode.policy, services
+            Required.STOP, "unpaid_past_suspend_mark", effective_at, episode.since, self.policy, services
         )
         self.enforcement.suspension = Suspension(self.now, services, command_id, effective_at)
         self.enforcement.stop(self.now, services, command_id)
@@ -431,7 +462,7 @@ class Decision:
         )
 
     def _delete(self, episode: Episode) -> None:
-        policy = episode.policy
+        policy = self.policy
         counting = self._counting_notice(episode)
         effective_at = self._delete_mark(episode)
         if counting is not None:
@@ -449,7 +480,7 @@ class Decision:
         self._tell("deleted", self.moment.told_at(effective_at), episode=episode, command_id=command_id)
         enforcement = self.enforcement
         enforcement.deletion = Deletion(
-            self.now, policy.deletes, command_id, effective_at, fees.reported(fee), policy
+            self.now, policy.deletes, command_id, effective_at, episode.since, fees.reported(fee), episode.policy
         )
         enforcement.stop(self.now, policy.deletes, command_id)
         enforcement.episode = enforcement.suspension = None
@@ -520,6 +551,9 @@ class Decision:
         record, enforcement = fact.record, self.enforcement
         if isinstance(record, Payment):
             assert fact.deletion is not None  # such a fact always has it
+            in_time = fact.deletion.effective_at is not None and record.at <= fact.deletion.effective_at
+            if in_time and enforcement.deletion is not None and enforcement.deletion.contradicted:
+                return  # `delete_contradicted` tells it
             self._tell(
                 fact.kind,
                 self.moment.told_at(record.at),
@@ -569,7 +603,7 @@ class Decision:
     ) -> str:
         account = self.account
         if episode is not None:
-            since, policy = episode.since, episode.policy
+            since, policy = episode.since, self.policy
         arrears_since = None if since is None else format_instant(since)
         at_text = format_instant(at)
         notice_id = stable_id(
@@ -602,7 +636,7 @@ class Decision:
         if episode is None:
             return 0
         integral = self.ledger.integral(self.now) if self.ledger.in_arrears else 0
-        return episode.carried + fees.accrued(integral, episode.policy)
+        return episode.carried + fees.accrued(integral, self.policy)
 
     def late_fee(self) -> Money:
         """The fee as reported now."""

@@ -17,7 +17,6 @@ import msgspec
 
 from models.instants import Duration, Instant
 from models.money import Money
-from models.policy import Policy
 
 Action = Literal["suspend", "restore", "delete"]
 Reason = Literal["unpaid_past_suspend_mark", "unpaid_past_delete_mark", "paid_in_full", "late_evidence", "operator"]
@@ -85,7 +84,8 @@ class Episode(msgspec.Struct, array_like=True, gc=False):
     """An episode of arrears as decisions know it. It keeps the policy that held when it began (R10)."""
 
     since: Instant
-    policy: Policy
+    #: Number of the policy in `everybody.Policies`.
+    policy: int
     #: Marks lie no earlier: its start, or the `at` of an opening.
     floor: Instant
     #: Fee of an earlier episode that is still missing, in `fees.UNITS`.
@@ -110,21 +110,26 @@ class Suspension(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Deletion(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The delete that ended the account, with the fee and the policy as at that time."""
+    """The delete that ended the account, with the fee and the policy as at that time. One taken over by an opening has
+    no command, no `effective_at` and no `since`.
+    """
 
     decided_at: Instant
     services: tuple[str, ...]
     command_id: str | None
     effective_at: Instant | None
+    since: Instant | None
     late_fee: Money
-    policy: Policy
+    policy: int
+    #: Whether late evidence has shown that it should not have come.
+    contradicted: bool = False
 
 
 class FeeMissing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Suspended, the bills are paid, and only the fee of the ended episode is missing (`late_fee_required`)."""
 
     since: Instant
-    policy: Policy
+    policy: int
     fee: int
 
 

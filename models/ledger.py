@@ -172,7 +172,7 @@ class Ledger:
         known = self._payment_events.get(event_id)
         return known if known is not None and known.at >= horizon else None
 
-    def issue(self, record: Bill, crc: int, horizon: Instant) -> Iterator[tuple[Source, Refusal]]:
+    def issue(self, record: Bill, crc: int, horizon: Instant) -> list[tuple[Source, Refusal]]:
         """Charge a bill. Returns what waited for it in vain: adjustments dated before the bill."""
         if self._bill(record.bill_id, horizon) is not None:
             raise Refusal("conflict", "bill_id", f"bill {record.bill_id} has been issued already by another event")
@@ -181,7 +181,7 @@ class Ledger:
         movement = Movement(record.at, ISSUED, record.event_id, -record.amount, record.bill_id, crc)
         self._bill_events[record.event_id] = movement
         self._insert(movement)
-        return self._take_waiting(bill, record.currency) if self.waiting else iter(())
+        return self._take_waiting(bill, record.currency) if self.waiting else []
 
     def change(self, record: Bill, crc: int, horizon: Instant, origin: Origin) -> bool:
         """Adjust or void a bill. False if its bill is not there: the change waits for it."""
@@ -391,7 +391,7 @@ class Ledger:
         later = [m for m in self.movements if m.kind in _BILL_KINDS and m.ref == bill.bill_id and _order(m) > key]
         return bill.final + sum(m.delta for m in later), later[0] if later else None
 
-    def _take_waiting(self, bill: OpenBill, currency: str) -> Iterator[tuple[Source, Refusal]]:
+    def _take_waiting(self, bill: OpenBill, currency: str) -> list[tuple[Source, Refusal]]:
         mine = [change for change in self.waiting if change.movement.ref == bill.bill_id]
         self.waiting = [change for change in self.waiting if change.movement.ref != bill.bill_id]
         refused = []
@@ -402,7 +402,7 @@ class Ledger:
                     self._bill_events[change.movement.event_id] = change.movement
             except Refusal as refusal:
                 refused.append((change.source, refusal))
-        return iter(refused)
+        return refused
 
     def _is_new(self, change: Waiting, currency: str | None) -> bool:
         """Whether the event did not come again while it waited. Raises Refusal, as when it came."""

@@ -6,47 +6,49 @@ has opened; in a replay, at each instant of a record and at each that `next_due`
 
 from __future__ import annotations
 
-from bisect import insort
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.account import Account, Horizon
-from models.decision import Decision, Moment, unpaid_bills
-from models.enforcement import Commanded
-from models.ledger import check_same_content
+from models.decision import Decision, Moment
+from models.everybody import EVERYBODY, Everybody
 from models.instants import FIRST_INSTANT, LAST_INSTANT, Instant, format_instant
-from models.money import format_fine, format_money
-from models.outputs import AccountView, Command, DeadLetter, HoldView, Notice, PackageView, Source, dead_letter
+from models.ledger import check_same_content
+from models.outputs import AccountView, Command, DeadLetter, Notice, Source, dead_letter
 from models.policy import Policies
 from models.records import Bill, Control, Package, Payment, Usage, fingerprint
 from models.refusal import Refusal
-from models.standing import NEVER, Standing, policy_choice
+from models.views import account_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from models.account import Origin
-
     from models.instants import Duration
-    from models.policy import Policy
     from models.records import Record
-
-#: The account of controls that are for everybody.
-EVERYBODY = "*"
 
 
 class Terms(NamedTuple):
-    """What a caller sets once: ids and how long is remembered (`history` no less than any policy's `delete_after`)."""
+    """What a caller sets once: the ids' name space, how long is remembered, and whether §3 plays a part."""
 
     app_id: str
+    #: Of movements and ids; no policy's `delete_after` is longer (the monitor sees to it).
     history: Duration
+    #: Of the ids of usage.
     usage_history: Duration
-    #: Whether suspends and deletes wait the policy's `lateness` more.
-    lateness: bool = False
+    #: None in a replay: records come in order, and nothing is too early or too late.
+    live: Live | None = None
+
+
+class Live(NamedTuple):
+    """§3, as far as the domain decides it."""
+
+    #: A record dated later than this past the clock is `too_early`.
+    max_ahead: Duration
 
 
 class Published(NamedTuple):
-    """What one decision publishes, account by account."""
+    """What one decision publishes."""
 
     commands: list[Command]
     notices: list[Notice]
@@ -57,68 +59,82 @@ class Published(NamedTuple):
 NOTHING = Published([], [], [])
 
 
-class PoliciesFrom(NamedTuple):
-    """The policies that hold from an instant on (R10)."""
-
-    at: Instant
-    event_id: str
-    policies: Policies
-
-
 class Monitor:
     """One partition."""
 
     def __init__(self, policies: Policies, terms: Terms) -> None:
         self.terms = terms
         self.accounts: dict[str, Account] = {}
-        self._everybody = Standing()
-        self._everybody_events: dict[str, tuple[Instant, int]] = {}
-        self._policies = [PoliciesFrom(FIRST_INSTANT - 1, "", policies)]
-        #: No shorter than any `delete_after`.
-        self._history = max(terms.history, _longest_delete(policies))
+        self.everybody = Everybody(policies, terms.history)
+        #: The clock that records are judged by (§3); decisions move it on.
+        self.clock: Instant = FIRST_INSTANT
         self._horizon = Horizon(FIRST_INSTANT, FIRST_INSTANT)
-        self._moment = Moment(terms.app_id, self._everybody, self._policy_for, lateness=terms.lateness)
+        #: Bills up to here are all in: a change that still waits for one waits in vain.
+        self._settled: Instant = FIRST_INSTANT - 1
+        self._moment = Moment(terms.app_id, self.everybody, lateness=terms.live is not None)
         self._touched: dict[str, Account] = {}
+        self._waiting: dict[str, Account] = {}
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
 
     # -- records ----------------------------------------------------------------------------------------------------
 
     def remember_from(self, complete: Instant) -> None:
-        """Every record up to `complete` is in: what lies `history` before it may be forgotten."""
-        self._horizon = Horizon(complete - self._history, complete - self.terms.usage_history)
+        """Every record up to `complete` is in: what lies `history` before it is forgotten.
 
-    def apply(self, record: Record, origin: Origin) -> None:
-        """Change ledgers; send nothing but dead letters.
+        Live, that is the oldest of the inputs' watermarks, and changes of a bill go on waiting for it.
+        """
+        history = complete - self.everybody.history
+        self._horizon = Horizon(history, complete - self.terms.usage_history)
+        self._settled = complete if self.terms.live is None else history - 1
 
-        `origin` is asked only if the record is refused or has to wait for another.
+    def apply(self, record: Record, origin: Origin) -> bool:
+        """Change ledgers; send nothing but dead letters. Returns whether the record was accepted.
+
+        `origin` is asked only if the record is refused, or has to wait for another.
         """
         account_id = record.account_id
         account = self.accounts.get(account_id)
         try:
+            if self.terms.live is not None:
+                self._check_time(record, self.terms.live)
             if account_id == EVERYBODY:
                 assert isinstance(record, Control)  # the contract's models allow "*" nowhere else
                 self._apply_to_everybody(record)
-                return
+                return True
             if account is None:
                 account = Account(account_id)
-            self._apply_to(account, record, origin)
+            accepted = self._apply_to(account, record, origin)
         except Refusal as refusal:
             self.refuse(origin(), refusal)
-        else:
-            self.accounts[account_id] = account
-            self._touched[account_id] = account
+            return False
+        self.accounts[account_id] = self._touched[account_id] = account
+        if not accepted:
+            self._waiting[account_id] = account
+        return accepted
 
     def refuse(self, source: Source, refusal: Refusal) -> None:
         """A record that cannot be used."""
         self._dead_letters.append(dead_letter(source, refusal))
 
-    def _apply_to(self, account: Account, record: Record, origin: Origin) -> None:
+    def stop_account(self, account_id: str) -> None:
+        """§3: after an unusable payment its suspends and deletes wait for the account's own `resume`."""
+        account = self.accounts.setdefault(account_id, Account(account_id))
+        account.stopped = True
+
+    def _check_time(self, record: Record, live: Live) -> None:
+        if record.at > self.clock + live.max_ahead:
+            message = f"{_field(record)}: {format_instant(record.at)} is more than {live.max_ahead // 1_000_000} s ahead"
+            raise Refusal("too_early", _field(record), f"{message} of the clock, {format_instant(self.clock)}")
+        if record.at < self._horizon.history:
+            message = f"{_field(record)}: {format_instant(record.at)} lies before the history that is kept"
+            raise Refusal("too_late", _field(record), f"{message}, from {format_instant(self._horizon.history)} on")
+
+    def _apply_to(self, account: Account, record: Record, origin: Origin) -> bool:
         horizon = self._horizon
         match record:
             case Bill():
-                for waited, refusal in account.apply_bill(record, horizon, origin):
-                    self.refuse(waited, refusal)
+                return account.apply_bill(record, horizon, origin, self.refuse)
             case Payment():
                 account.apply_payment(record, horizon)
             case Usage():
@@ -126,56 +142,37 @@ class Monitor:
             case Package():
                 account.apply_package(record, horizon)
             case Control():
-                account.apply_control(record, horizon, self)
-                self._take_policies(record)
+                account.apply_control(record, horizon, self.everybody)
+                if record.kind == "policies":
+                    self._add_policies(record)
             case _:
                 account.usable = True
+        return True
 
     def _apply_to_everybody(self, control: Control) -> None:
+        everybody = self.everybody
         crc = fingerprint(control)
-        known = self._everybody_events.get(control.event_id)
+        known = everybody.events.get(control.event_id)
         if known is not None and known[0] >= self._horizon.history:
             check_same_content(control.event_id, known[1], crc)
             return
-        self.check_policy(control)
-        self._everybody_events[control.event_id] = (control.at, crc)
-        if control.kind not in ("policies", "resume"):
-            self._everybody.add(control)
-            heappush(self._due, (control.at, EVERYBODY))
-        self._take_policies(control)
-
-    def _take_policies(self, control: Control) -> None:
+        everybody.check_policy(control)
+        everybody.events[control.event_id] = (control.at, crc)
         if control.kind == "policies":
-            assert control.policies is not None  # the contract's model requires it
-            policies = Policies(control.policies)
-            insort(self._policies, PoliciesFrom(control.at, control.event_id, policies), key=lambda p: p[:2])
-            self._history = max(self._history, _longest_delete(policies))
+            self._add_policies(control)
+        elif control.kind == "resume":
+            everybody.stops.clear()
+            for account_id in everybody.stopped:
+                account = self._touched[account_id] = self.accounts[account_id]
+                account.changed = True
+            everybody.stopped.clear()
+        else:
+            everybody.standing.add(control)
+            heappush(self._due, (control.at, EVERYBODY))
 
-    # -- policies ---------------------------------------------------------------------------------------------------
-
-    def _policies_at(self, at: Instant) -> Policies:
-        for policies in reversed(self._policies):
-            if policies.at <= at:
-                return policies.policies
-        return self._policies[0].policies
-
-    def _policy_for(self, own: Standing | None, since: Instant) -> Policy:
-        """The policy of an episode that begins at `since` (R10)."""
-        policies = self._policies_at(since)
-        name = policy_choice(since, own, self._everybody)
-        return policies.version_at(policies.first_name if name is None else name, since)
-
-    def policy_of_opening(self, control: Control) -> Policy:
-        """The policy of an account that is taken over: by the start of its arrears, or by the opening's `at`."""
-        return self._policy_for(None, control.at if control.arrears_since is None else control.arrears_since)
-
-    def check_policy(self, control: Control) -> None:
-        """Raise Refusal if a `policy` control names one that is not in force at its `at`."""
-        if control.kind == "policy":
-            names = self._policies_at(control.at).names
-            if control.policy not in names:
-                message = f"{control.policy} is not known: the policies in force are {', '.join(names)}"
-                raise Refusal("invalid", "policy", message)
+    def _add_policies(self, control: Control) -> None:
+        assert control.policies is not None  # the contract's model requires it
+        self.everybody.add_policies(control.at, control.event_id, Policies(control.policies))
 
     # -- decisions --------------------------------------------------------------------------------------------------
 
@@ -195,9 +192,12 @@ class Monitor:
         The clock stands at `now`, with `past` just behind it: a mark that falls at `now` fires only then.
         """
         moment = self._moment
-        moment.now, moment.past, moment.history = now, past, self._horizon.history
+        self.clock = moment.now = now
+        moment.past, moment.history = past, self._horizon.history
         for account in self._to_decide(now):
             self._decide(account, moment)
+        if self._waiting:
+            self._refuse_waiting()
         if not (moment.commands or moment.notices or self._dead_letters):
             return NOTHING
         published = Published(moment.commands, moment.notices, self._dead_letters)
@@ -221,9 +221,6 @@ class Monitor:
     def _decide(self, account: Account, moment: Moment) -> None:
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
-        if ledger.waiting:
-            for source, refusal in ledger.refuse_waiting(now, account.currency):
-                self.refuse(source, refusal)
         if self._is_quiet(account, now):
             return
         due = Decision(account, moment).decide()
@@ -246,11 +243,18 @@ class Monitor:
         if enforcement is None:
             return not ledger.in_arrears
         if enforcement.deletion is not None:
-            return True
+            return not account.recheck
         episode = enforcement.episode
         if episode is None:
             return not ledger.in_arrears and enforcement.suspension is None
         return ledger.in_arrears and ledger.since == episode.since
+
+    def _refuse_waiting(self) -> None:
+        for account_id, account in list(self._waiting.items()):
+            for source, refusal in account.ledger.refuse_waiting(self._settled, account.currency):
+                self.refuse(source, refusal)
+            if not account.ledger.waiting:
+                del self._waiting[account_id]
 
     # -- accounts ---------------------------------------------------------------------------------------------------
 
@@ -259,76 +263,13 @@ class Monitor:
         moment = self._moment
         moment.now, moment.past = as_of, False
         for account_id in sorted(self.accounts):
-            account = self.accounts[account_id]
-            if account.usable:
-                yield self._view(account, moment)
-
-    def _view(self, account: Account, moment: Moment) -> AccountView:
-        now = moment.now
-        ledger, tip = account.ledger, account.ledger.tip
-        decision = Decision(account, moment)
-        enforcement = decision.enforcement
-        commanded = enforcement.commanded
-        deletion, missing, episode = enforcement.deletion, enforcement.fee_missing, enforcement.episode
-        suspend_at = delete_at = NEVER
-        if commanded is Commanded.DELETED:
-            status = "deleted"
-        elif commanded is Commanded.SUSPENDED:
-            status = "suspended"
-        else:
-            status = "current" if episode is None else "in_arrears"
-        if episode is not None:
-            if commanded is Commanded.RUN:
-                suspend_at = decision.can_suspend_at(episode)
-            delete_at = decision.can_delete_at(episode)
-        if deletion is not None:
-            policy, services = deletion.policy, deletion.services
-        else:
-            services = enforcement.suspension.services if enforcement.suspension else ()
-            if episode is not None or missing is not None:
-                policy = episode.policy if episode is not None else missing.policy  # type: ignore[union-attr]
-            else:
-                policy = self._policy_for(account.own, now)
-        unpaid, count = unpaid_bills(account)
-        book = account.usage
-        hold = decision.held.in_force(now)
-        return AccountView(
-            account.account_id,
-            status,
-            format_money(tip.balance),
-            format_money(ledger.owed),
-            format_money(decision.late_fee()),
-            account.currency,
-            format_money(tip.limit),
-            None if episode is None else format_instant(episode.since),
-            _or_null(suspend_at),
-            _or_null(delete_at),
-            enforcement.sequence,
-            enforcement.last_command_id,
-            services,
-            unpaid,
-            count,
-            format_fine(book.unbilled) if book else "0",
-            tuple(
-                PackageView(p.package_id, p.service, p.unit, format_fine(p.remaining), format_instant(p.ends_at))
-                for p in (book.left(now) if book else ())
-            ),
-            None
-            if hold is None
-            else HoldView(
-                "exempt" if hold.exempt else "hold",
-                format_instant(hold.at),
-                None if hold.until is None else format_instant(hold.until),
-                hold.freeze_clock,
-            ),
-            policy.label,
-            format_instant(now),
-        )
+            if (account := self.accounts[account_id]).usable:
+                yield account_view(account, moment)
 
 
-def _or_null(at: Instant) -> str | None:
-    return None if at > LAST_INSTANT else format_instant(at)
+_FIELDS = {Bill: "issued_at", Payment: "paid_at", Usage: "ended_at"}
 
 
-def _longest_delete(policies: Policies) -> Duration:
-    return max(policy.delete_after for policy in policies.versions)
+def _field(record: Record) -> str:
+    """The name of the field that holds a record's instant."""
+    return _FIELDS.get(type(record), "at")

@@ -1,6 +1,7 @@
-"""The command line `arrears` (contract §4).
+"""The entry of the command line `arrears`: it runs a command, and tells what goes wrong (contract §4).
 
-Whatever a user does, there is no traceback: a fault of his is told in one line on standard error, with exit code 2.
+Whatever a user does, there is no traceback: what he has to mend is told in one line on standard error, with exit code
+2. Nothing is loaded before signals are looked after; the commands stand in `streams.arguments`.
 """
 
 from __future__ import annotations
@@ -9,236 +10,9 @@ import io
 import os
 import signal
 import sys
-from importlib.metadata import version
-from typing import Annotated, NoReturn, Protocol, runtime_checkable
-
-import typer
+from typing import NoReturn, Protocol, runtime_checkable
 
 OK, BUG, FAULT = 0, 1, 2
-
-
-def _example(*lines: str) -> str:
-    return "\n".join(("Example:", "", "```text", *lines, "```"))
-
-
-app = typer.Typer(
-    name="arrears",
-    help="Suspends, restores and deletes the accounts of a cloud by the rule of its service agreement.",
-    epilog=_example("arrears demo"),
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-policy_app = typer.Typer(help="Check policy files.")
-app.add_typer(policy_app, name="policy")
-
-
-# Options that several commands have -------------------------------------------------------------------------------
-
-_IN = "Input: JSON lines ('-': standard input)"
-_OUT = "Output: JSON lines ('-': standard output)"
-_RULE = "The rule"
-
-
-def _input(topic: str, told: str) -> object:
-    name = f"ARREARS_{topic.upper()}"
-    return typer.Option(f"--{topic}", metavar="FILE", envvar=name, help=told, rich_help_panel=_IN, show_default=False)
-
-
-def _output(option: str, told: str) -> object:
-    name = f"ARREARS_{option.upper().replace('-', '_')}"
-    return typer.Option(f"--{option}", metavar="FILE", envvar=name, help=told, rich_help_panel=_OUT, show_default=False)
-
-
-Bills = Annotated[str | None, _input("bills", "Bills issued, adjusted and voided.")]
-Payments = Annotated[str | None, _input("payments", "Top-ups, refunds, reversals and gifts.")]
-Usage = Annotated[str | None, _input("usage", "What was used of the services.")]
-Packages = Annotated[str | None, _input("packages", "Prepaid packages, purchased and cancelled.")]
-Controls = Annotated[str | None, _input("controls", "Holds, exemptions, credit limits: what operators did.")]
-PolicyFile = Annotated[
-    str | None,
-    typer.Option(
-        "--policy",
-        metavar="FILE",
-        envvar="ARREARS_POLICY",
-        help="Policy file (YAML). Without it the built-in policy holds: maxcompute@2018-03-16.",
-        rich_help_panel=_RULE,
-        show_default=False,
-    ),
-]
-Until = Annotated[
-    str | None,
-    typer.Option(
-        metavar="INSTANT",
-        envvar="ARREARS_UNTIL",
-        help="Run the clock on to this instant, such as 2026-02-01T00:00:00Z; records after it are left out. "
-        "Without it the clock ends with the last usable record.",
-        rich_help_panel=_RULE,
-        show_default=False,
-    ),
-]
-AppId = Annotated[
-    str,
-    typer.Option(
-        metavar="ID", envvar="ARREARS_APP_ID", help="Enters the ids of commands and notices.", rich_help_panel=_RULE
-    ),
-]
-
-
-# Commands ---------------------------------------------------------------------------------------------------------
-
-
-def _show_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"arrears {version('arrears-monitor')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _arrears(
-    _: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command(
-    epilog=_example(
-        "arrears replay --bills bills.jsonl --payments payments.jsonl \\",
-        "  --commands commands.jsonl --accounts accounts.jsonl \\",
-        "  --until 2026-02-01T00:00:00Z",
-    )
-)
-def replay(
-    bills: Bills = None,
-    payments: Payments = None,
-    usage: Usage = None,
-    packages: Packages = None,
-    controls: Controls = None,
-    policy: PolicyFile = None,
-    until: Until = None,
-    app_id: AppId = "arrears",
-    commands: Annotated[str | None, _output("commands", "Suspend, restore and delete commands.")] = None,
-    notices: Annotated[str | None, _output("notices", "What customers and operators are told.")] = None,
-    accounts: Annotated[str | None, _output("accounts", "Every account as it stands at the end.")] = None,
-    dead_letters: Annotated[str | None, _output("dead-letters", "Lines that could not be used, and why.")] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", envvar="ARREARS_STRICT", help="Exit with 3 if a line could not be used.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", envvar="ARREARS_QUIET", help="No summary and no progress bar.")
-    ] = False,
-) -> None:
-    """Replay records from files: which accounts the rule suspends, restores and deletes.
-
-    Every input may be left out, and its lines may come in any order. The same records give the same output, byte for
-    byte. Without an output option the commands go to standard output. A summary goes to standard error.
-    """
-    from streams import commands as run
-
-    inputs = run.Sources(bills, payments, usage, packages, controls, policy, until, app_id)
-    outputs = run.Targets(commands, notices, accounts, dead_letters)
-    raise typer.Exit(run.replay(inputs, outputs, strict=strict, quiet=quiet))
-
-
-@app.command(
-    epilog=_example(
-        "arrears explain acct-0042 --bills bills.jsonl --payments payments.jsonl \\",
-        "  --until 2026-02-01T00:00:00Z",
-    )
-)
-def explain(
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The id of the account.", show_default=False)],
-    bills: Bills = None,
-    payments: Payments = None,
-    usage: Usage = None,
-    packages: Packages = None,
-    controls: Controls = None,
-    policy: PolicyFile = None,
-    until: Until = None,
-    app_id: AppId = "arrears",
-    as_json: Annotated[
-        bool, typer.Option("--json", envvar="ARREARS_JSON", help="One JSON object instead of sentences.")
-    ] = False,
-) -> None:
-    """Tell the story of one account: each record, what came of it and why, and what comes next.
-
-    Give it the inputs of the replay. Every amount, instant and command is the one that the replay has.
-    """
-    from streams import commands as run
-
-    inputs = run.Sources(bills, payments, usage, packages, controls, policy, until, app_id)
-    run.explain(account, inputs, as_json=as_json)
-
-
-@app.command(epilog=_example("arrears sample my-month --accounts 500 --days 31 --seed 7"))
-def sample(
-    directory: Annotated[
-        str,
-        typer.Argument(metavar="DIR", help="The folder: made if it is not there; its files are replaced."),
-    ],
-    accounts: Annotated[
-        int, typer.Option(metavar="N", envvar="ARREARS_SAMPLE_ACCOUNTS", help="How many accounts.")
-    ] = 60,
-    days: Annotated[int, typer.Option(metavar="N", envvar="ARREARS_SAMPLE_DAYS", help="How many days.")] = 31,
-    seed: Annotated[
-        int, typer.Option(metavar="N", envvar="ARREARS_SAMPLE_SEED", help="Another seed, another month.")
-    ] = 7,
-    start: Annotated[
-        str, typer.Option(metavar="INSTANT", envvar="ARREARS_SAMPLE_START", help="The first midnight (UTC).")
-    ] = "2026-01-01T00:00:00Z",
-    currency: Annotated[
-        str, typer.Option(metavar="CODE", envvar="ARREARS_SAMPLE_CURRENCY", help="What bills are in.")
-    ] = "CNY",
-    daily: Annotated[
-        bool, typer.Option("--daily", envvar="ARREARS_SAMPLE_DAILY", help="Usage by the day instead of by the hour.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="ARREARS_QUIET", help="Say nothing.")] = False,
-) -> None:
-    """Write the records of a small cloud provider's month, to try things out with.
-
-    Hourly usage, daily bills, top-ups, and what goes wrong: paid late, partly or never, charged back, disputed, put on
-    hold. The same options give the same bytes.
-    """
-    from streams import commands as run
-
-    run.sample(
-        directory,
-        accounts=accounts,
-        days=days,
-        seed=seed,
-        start=start,
-        currency=currency,
-        hourly=not daily,
-        quiet=quiet,
-    )
-
-
-@app.command(epilog=_example("arrears demo my-month"))
-def demo(
-    directory: Annotated[
-        str | None,
-        typer.Argument(metavar="[DIR]", help="Keep the month in this folder; without it nothing is kept."),
-    ] = None,
-) -> None:
-    """Show it: a month of a small cloud provider, the commands that follow, and one account explained."""
-    from streams.demo import demo as run
-
-    run(directory)
-
-
-@policy_app.command(epilog=_example("arrears policy check policies.yaml"))
-def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The policy file (YAML).", show_default=False)],
-) -> None:
-    """Check a policy file, and tell in words what each policy does."""
-    from streams import commands as run
-
-    run.check_policies(file)
-
-
-# Running ----------------------------------------------------------------------------------------------------------
 
 
 @runtime_checkable
@@ -258,8 +32,12 @@ class _Stopped(BaseException):
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    try:
+        code = run(sys.argv[1:])
+    except _Stopped as stop:  # while it was ending anyway
+        code = 128 + stop.number
     # The operating system takes the memory back at once; Python would free a million records one by one.
-    os._exit(run(sys.argv[1:]))
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -271,17 +49,19 @@ def run(arguments: list[str]) -> int:
         _refuse_repeated(arguments)
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name shows the rest
-        code = typer.main.get_command(app).main(arguments, prog_name="arrears", standalone_mode=False)
+        from streams import arguments as typed
+
+        code = typed.run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  # nobody is shown a traceback
         return _failed(_name(arguments), error)
-    return code if isinstance(code, int) else OK
+    return code
 
 
 def _failed(name: str, error: BaseException) -> int:
     """Tell what went wrong, in one line; returns the exit code."""
-    from streams.files import Unusable
+    from streams.files import NobodyReads, Unusable
 
     code = FAULT
     match error:
@@ -289,8 +69,8 @@ def _failed(name: str, error: BaseException) -> int:
             told = str(error)
         case _Stopped() | KeyboardInterrupt():
             code = 128 + (error.number if isinstance(error, _Stopped) else signal.SIGINT)
-            told = "stopped before the end; no file was changed"
-        case BrokenPipeError():
+            told = "stopped before the end"
+        case NobodyReads() | BrokenPipeError():
             return OK  # who read has what he wanted
         case SystemExit(code=int(left)):
             return left
@@ -330,10 +110,10 @@ def _refuse_repeated(arguments: list[str]) -> None:
 
 
 def _name(arguments: list[str]) -> str:
-    names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
-    if arguments[:1] == ["policy"]:
-        return "arrears policy check" if arguments[1:2] == ["check"] else "arrears policy"
-    return f"arrears {arguments[0]}" if arguments[0] in names else "arrears"
+    """The command as its messages name it."""
+    words = arguments[: 2 if arguments[:1] == ["policy"] else 1]
+    known = ("replay", "explain", "sample", "demo", "policy", "check")
+    return " ".join(("arrears", *(word for word in words if word in known)))
 
 
 def _tell(line: str) -> None:

@@ -14,15 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
-import msgspec
-
+from models.contract import EVERYONE
 from models.instants import parse_instant
-from models.monitor import EVERYBODY
 from models.policy import BUILT_IN, PolicyError, load_policies
 from models.refusal import printable
 from streams import explain as explaining
 from streams.files import FILE_TOPICS, STANDARD, Unusable, read_inputs, shown_path
-from streams.outcome import FileReplay, NobodyReads
+from streams.outcome import FileReplay
 from streams.showing import policies_shown, say, show, story_shown, to_type
 from streams.summary import progress, show_summary
 from streams.writers import Output, Outputs
@@ -90,10 +88,7 @@ def replay(sources: Sources, targets: Targets, *, strict: bool, quiet: bool) -> 
         shown = not quiet and not (STANDARD in outputs.values() and sys.stdout.isatty())
         bar = stack.enter_context(progress(shown=shown))
         run = FileReplay(read_inputs(inputs), policies, sources.app_id, until, bar)
-        try:
-            tally = run.run(written, stop_unread=not strict)
-        except NobodyReads:
-            return OK
+        tally = run.run(written, stop_unread=not strict)
     if not quiet:
         show_summary(tally, time.perf_counter() - started_at)
     if tally.bad_lines and written.dead_letters is None:
@@ -198,7 +193,7 @@ def explain(account_id: str, sources: Sources, *, as_json: bool) -> None:
     """`arrears explain`."""
     until, policies = _until(sources.until), _policies(sources.policy)
     _check_app_id(sources.app_id)
-    if account_id == EVERYBODY:
+    if account_id == EVERYONE:
         raise Unusable('"*" stands for everybody: name one account')
     inputs = read_inputs(_inputs_given(sources))
     story = explaining.explain(inputs, account_id, policies, sources.app_id, until)
@@ -207,8 +202,9 @@ def explain(account_id: str, sources: Sources, *, as_json: bool) -> None:
         advice = f"did you mean {' or '.join(near)}?" if near else "check its id and the files"
         raise Unusable(f"there is no account {printable(account_id)} in the input: {advice}")
     if as_json:
-        sys.stdout.buffer.write(msgspec.json.encode(story.as_json()) + b"\n")
-        sys.stdout.buffer.flush()
+        with Output("--json", STANDARD) as output:
+            output.write(story.as_json())
+            output.finish()
     else:
         show(*story_shown(story))
 

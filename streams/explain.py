@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from models.contract import EVERYONE
 from models.instants import Instant, format_instant, parse_instant
 from models.money import format_money, parse_signed_money
-from models.monitor import EVERYBODY
 from models.records import Bill, Control, Payment, Usage, fingerprint
 from models.refusal import Refusal
 from streams import telling
@@ -24,7 +24,6 @@ from streams.replay import Replay, entry, sort_entries
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from models.account import Account
     from models.money import Money
     from models.outputs import AccountView
     from models.policy import Policies, Policy
@@ -127,9 +126,8 @@ def explain(inputs: Inputs, account_id: str, policies: Policies, app_id: str, un
     if until is not None:
         for step in told.replay.run(entries, inputs.source, until=until):
             told.tell(step)
-    account = told.replay.monitor.accounts.get(account_id)
     view = None if until is None else told.view(until)
-    policy = None if account is None else told.policy_of(account)
+    policy = None if view is None else told.policy_of(view)
     return Story(
         account_id,
         until,
@@ -162,7 +160,7 @@ def _about(inputs: Inputs, account_id: str) -> tuple[list[Entry], list[BadLine]]
                 if whose is not None and whose.account_id == account_id:
                     bad_lines.append(BadLine(file.topic, number - file.first + 1, refusal))
                 continue
-            if record.account_id in (account_id, EVERYBODY):
+            if record.account_id in (account_id, EVERYONE):
                 entries.append(entry(record, number))
     sort_entries(entries, inputs.raw)
     return entries, bad_lines
@@ -210,7 +208,7 @@ def last_usable(inputs: Inputs, policies: Policies) -> Instant | None:
 def near_matches(inputs: Inputs, account_id: str) -> list[str]:
     """The accounts whose ids look most like this one."""
     ids = {whose.account_id for file in inputs.files for _, line in file.lines() if (whose := _read_whose(line))}
-    ids.discard(EVERYBODY)
+    ids.discard(EVERYONE)
     folded = account_id.casefold()
     parts = sorted(one for one in ids if folded in one.casefold() or one.casefold() in folded)
     if parts or not ids:
@@ -253,13 +251,9 @@ class _Teller:
         """The account as it stands."""
         return next(iter(self.replay.monitor.views(at)), None)
 
-    def policy_of(self, account: Account) -> Policy | None:
-        """The policy of the episode that runs, or of the one whose fee is missing."""
-        enforcement = account.enforcement
-        if enforcement is None:
-            return None
-        running = enforcement.episode or enforcement.fee_missing
-        return None if running is None else running.policy
+    def policy_of(self, view: AccountView) -> Policy | None:
+        """The policy that the view names."""
+        return self._policies.get(view.policy)
 
     def tell(self, step: Step) -> None:
         """Tell what happened at one stop of the clock."""
@@ -306,7 +300,7 @@ class _Teller:
             "line": source.offset,
             "event_id": record.event_id,
             "kind": getattr(record, "kind", "usage"),
-            "for_everybody": record.account_id == EVERYBODY,
+            "for_everybody": record.account_id == EVERYONE,
             "result": result,
             "balance_before": format_money(before),
             "balance_after": format_money(self._balance),
@@ -369,8 +363,7 @@ class _Teller:
             yield "The bills are covered again: the arrears are over."
         if after.arrears_since is None:
             return
-        account = self.replay.monitor.accounts[self._account_id]
-        policy = self.policy_of(account)
+        policy = self.policy_of(after)
         since = (
             ""
             if parse_instant(after.arrears_since) == parse_instant(after.as_of)

@@ -44,6 +44,10 @@ class Unusable(Exception):
     """Something that the user gave cannot be used; `str()` is one line that says what to do."""
 
 
+class NobodyReads(Exception):
+    """The readers of all outputs have gone: there is nothing left to do."""
+
+
 class Lines:
     """One input, whole. `first` is the number of its first line, counted over all inputs from 0."""
 

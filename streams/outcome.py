@@ -14,6 +14,7 @@ from models.enforcement import Commanded
 from models.instants import parse_instant
 from models.outputs import dead_letter
 from models.refusal import Refusal
+from streams.files import NobodyReads
 from streams.replay import Replay, entry, sort_entries
 
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ _LAST_NOTICES: Final = frozenset(("usage_while_suspended", "package_exhausted"))
 
 #: How many records are replayed until progress is told.
 _RECORDS_A_REPORT: Final = 10_000
-
-
-class NobodyReads(Exception):
-    """The readers of all outputs have gone: there is nothing left to do."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from models.instants import format_instant
 from models.refusal import printable
 from streams import telling
 from streams.explain import paragraphs
-from streams.files import FILE_TOPICS, Unusable
+from streams.files import FILE_TOPICS, NobodyReads, Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,11 +52,15 @@ def show(*what: RenderableType) -> None:
     if sys.stdout is None:
         raise Unusable("standard output is closed: leave it open, there is something to read")
     screen = Screen()
-    with nullcontext() if sys.stdout.isatty() else screen.capture() as captured:
-        for part in what:
-            screen.print(part, soft_wrap=isinstance(part, str))
-    if captured is not None:  # without the blanks that fill up a line
-        sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    try:
+        with nullcontext() if sys.stdout.isatty() else screen.capture() as captured:
+            for part in what:
+                screen.print(part, soft_wrap=isinstance(part, str))
+        if captured is not None:  # without the blanks that fill up a line
+            sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise NobodyReads from None
 
 
 def say(line: str) -> None:

@@ -136,14 +136,16 @@ class Output:
             os.close(fd)
 
     def _unwritable(self, error: OSError | ValueError) -> Unusable:
-        name = "standard output" if self._path == STANDARD else shown_path(self._path)
+        name = shown_path(self._path)
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
         match error:
+            case _ if self._path == STANDARD:
+                told = f"standard output cannot be written ({reason}): make room, or send it elsewhere"
             case IsADirectoryError():
                 told = f"{name} is a directory: name a file in it"
             case FileNotFoundError():
                 told = f"there is no folder for {name}: make it first, or choose another"
             case _:
-                reason = (isinstance(error, OSError) and error.strerror) or str(error)
                 told = f"{name} cannot be written ({reason}): make room or set its permissions, or choose another place"
         return Unusable(f"{self._option}: {told}")
 

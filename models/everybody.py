@@ -1,0 +1,96 @@
+"""What stands for all accounts of a partition: the policies (R10), the controls for `*`, and what stops commands (§3)."""
+
+from __future__ import annotations
+
+from bisect import insort
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from models.instants import FIRST_INSTANT, Duration, Instant
+from models.policy import Policies, Policy
+from models.refusal import Refusal
+from models.standing import Standing, policy_choice
+
+if TYPE_CHECKING:
+    from models.enforcement import Action
+    from models.records import Control
+
+#: The account of controls that are for everybody.
+EVERYBODY: Final = "*"
+
+
+class PoliciesFrom(msgspec.Struct, frozen=True, array_like=True):
+    """The policies in force from `at` on; `numbers` are their places in `Everybody.versions`, in the list's order."""
+
+    at: Instant
+    event_id: str
+    policies: Policies
+
+
+class Stop(msgspec.Struct, frozen=True, array_like=True):
+    """Why no command of these actions is sent on the partition until a `resume`."""
+
+    reason: str
+    actions: tuple[str, ...]
+    since: Instant
+
+
+class Everybody:
+    """What holds for every account of the partition, present and future."""
+
+    def __init__(self, policies: Policies, history: Duration) -> None:
+        self.standing = Standing()
+        self.events: dict[str, tuple[Instant, int]] = {}
+        #: How long movements are remembered: no shorter than any `delete_after`.
+        self.history = history
+        #: Each version that was ever in force; accounts keep the number.
+        self.versions: list[Policy] = []
+        self.in_force: list[PoliciesFrom] = []
+        self.stops: dict[str, Stop] = {}
+        #: Accounts whose command waits for a `resume`.
+        self.stopped: set[str] = set()
+        self.add_policies(FIRST_INSTANT - 1, "", policies)
+
+    # -- policies ---------------------------------------------------------------------------------------------------
+
+    def add_policies(self, at: Instant, event_id: str, policies: Policies) -> None:
+        """These hold for episodes that begin at `at` or later; of two lists of one instant the greater event_id."""
+        insort(self.in_force, PoliciesFrom(at, event_id, policies), key=lambda item: (item.at, item.event_id))
+        self.versions += [policy for policy in policies.versions if policy not in self.versions]
+        self.history = max(self.history, *(policy.delete_after for policy in policies.versions))
+
+    def policies_at(self, at: Instant) -> Policies:
+        """The policies in force at `at`."""
+        for item in reversed(self.in_force):
+            if item.at <= at:
+                return item.policies
+        return self.in_force[0].policies
+
+    def policy_for(self, own: Standing | None, since: Instant) -> int:
+        """The number of the policy of an episode that begins at `since` (R10)."""
+        policies = self.policies_at(since)
+        name = policy_choice(since, own, self.standing)
+        return self.versions.index(policies.version_at(policies.first_name if name is None else name, since))
+
+    def policy_of_opening(self, control: Control) -> int:
+        """That of an account that is taken over: by the start of its arrears, or by the opening's `at`."""
+        return self.policy_for(None, control.at if control.arrears_since is None else control.arrears_since)
+
+    def check_policy(self, control: Control) -> None:
+        """Raise Refusal if a `policy` control names one that is not in force at its `at`."""
+        if control.kind == "policy":
+            names = self.policies_at(control.at).names
+            if control.policy not in names:
+                message = f"policy: {control.policy} is not known; the policies in force are {', '.join(names)}"
+                raise Refusal("invalid", "policy", message)
+
+    # -- stops ------------------------------------------------------------------------------------------------------
+
+    def stop(self, reason: str, actions: tuple[Action, ...], since: Instant) -> None:
+        """Send no such command on this partition until a `resume`."""
+        self.stops.setdefault(reason, Stop(reason, actions, since))
+
+    def may(self, action: Action) -> bool:
+        """Whether nothing stops this action on the partition."""
+        return not any(action in stop.actions for stop in self.stops.values())
