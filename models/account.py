@@ -58,6 +58,7 @@ class Account:
         "own",
         "recheck",
         "stopped",
+        "touched",
         "usable",
         "usage",
     )
@@ -82,6 +83,8 @@ class Account:
         self.recheck = False
         #: Whether an unusable payment stops its suspends and deletes (§3).
         self.stopped = False
+        #: Whether records were applied that no decision has seen.
+        self.touched = False
         #: When it has to be decided on next, if no record comes before.
         self.due: Instant | None = None
 

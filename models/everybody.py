@@ -47,6 +47,10 @@ class Everybody:
         #: Each version that was ever in force; accounts keep the number.
         self.versions: list[Policy] = []
         self.in_force: list[PoliciesFrom] = []
+        #: The instant of the last decision: the clock never goes back behind it.
+        self.decided_to: Instant = FIRST_INSTANT
+        #: Whether a control for `*` came since then.
+        self.is_touched = False
         self.stops: dict[str, Stop] = {}
         #: Accounts whose command waits for a `resume`.
         self.stopped: set[str] = set()

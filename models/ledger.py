@@ -18,21 +18,22 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from models.instants import Instant
+from models.money import Money
+from models.outputs import Source
 from models.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from models.account import Origin
-    from models.instants import Instant
-    from models.money import Money
-    from models.outputs import Source
     from models.records import Bill, Control, Payment
 
 # Kinds of movement, in the order in which those of one instant are folded: a void after the adjustments, a reopen last.
 OPENING, ISSUED, ADJUSTED, VOIDED, TOPUP, DEBIT, GIFT, LIMIT, REOPEN = range(9)
 
 _BILL_KINDS: Final = frozenset((ISSUED, ADJUSTED, VOIDED))
+_PAYMENTS: Final = frozenset((TOPUP, DEBIT, GIFT))
 _PAYMENT_KINDS: Final = {"topup": TOPUP, "refund": DEBIT, "reversal": DEBIT, "gift": GIFT}
 
 #: How many folded movements may lie before the horizon until they are dropped.
@@ -116,6 +117,28 @@ class Fold(msgspec.Struct, array_like=True, gc=False):
         self.at = until
 
 
+class Changes:
+    """What has changed since a ledger was encoded last, and in how many rows it was then; nothing, until it is encoded
+    for the first time.
+    """
+
+    __slots__ = ("bill_rows", "bills", "movement_rows", "movements", "tracked")
+
+    def __init__(self) -> None:
+        self.tracked = False
+        self.movements: set[str] = set()
+        self.bills: set[str] = set()
+        self.movement_rows = 0
+        self.bill_rows = 0
+
+    def encoded(self, movement_rows: int, bill_rows: int) -> None:
+        """Start anew."""
+        self.tracked = True
+        self.movement_rows, self.bill_rows = movement_rows, bill_rows
+        self.movements.clear()
+        self.bills.clear()
+
+
 class Ledger:
     """The movements of one account within its history, and the fold over them."""
 
@@ -131,6 +154,7 @@ class Ledger:
         "_topups",
         "base",
         "bills",
+        "changes",
         "movements",
         "opened_at",
         "opened_since",
@@ -155,10 +179,45 @@ class Ledger:
         # Payments cover the oldest bills: how many of the list's first are covered, and what the others come to.
         self._covered = 0
         self._open_total: Money = 0
+        self.changes = Changes()
         self._bills_by_id: dict[str, OpenBill] = {}
         self._bill_events: dict[str, Movement] = {}
         self._payment_events: dict[str, Movement] = {}
         self._topups: dict[str, Instant] = {}
+
+    def resume(
+        self,
+        movements: list[Movement],
+        bills: list[OpenBill],
+        folded: int,
+        covered: int,
+        open_total: Money,
+        *,
+        stale: bool,
+    ) -> None:
+        """Take up where `movements`, `known_bills` and `position` were read (in any order of their items)."""
+        movements.sort(key=_order)
+        bills.sort(key=_bill_order)
+        self.movements = movements
+        self._folded, self._covered, self._open_total, self._stale = folded, covered, open_total, stale
+        self._bills_by_id = {bill.bill_id: bill for bill in bills}
+        ahead = {movement.ref for movement in movements[folded:] if movement.kind == ISSUED}
+        self.bills = [bill for bill in bills if bill.bill_id not in ahead] if ahead else bills
+        for movement in movements:
+            if movement.kind in _BILL_KINDS:
+                self._bill_events[movement.event_id] = movement
+            elif movement.kind in _PAYMENTS:
+                self._payment_events[movement.event_id] = movement
+                if movement.kind == TOPUP:
+                    self._topups[movement.ref] = movement.at
+
+    def position(self) -> tuple[int, int, Money, bool]:
+        """How far the fold has come: movements folded, bills covered, the total of the others, whether it is stale."""
+        return self._folded, self._covered, self._open_total, self._stale
+
+    def known_bills(self) -> list[OpenBill]:
+        """Every bill that is not forgotten, in no order."""
+        return list(self._bills_by_id.values())
 
     # -- what comes in ----------------------------------------------------------------------------------------------
 
@@ -178,10 +237,12 @@ class Ledger:
             raise Refusal("conflict", "bill_id", f"bill {record.bill_id} has been issued already by another event")
         bill = OpenBill(record.bill_id, record.at, record.amount, record.at)
         self._bills_by_id[bill.bill_id] = bill
+        if self.changes.tracked:
+            self.changes.bills.add(bill.bill_id)
         movement = Movement(record.at, ISSUED, record.event_id, -record.amount, record.bill_id, crc)
         self._bill_events[record.event_id] = movement
         self._insert(movement)
-        return self._take_waiting(bill, record.currency) if self.waiting else []
+        return self._take_waiting(bill, record.currency, horizon) if self.waiting else []
 
     def change(self, record: Bill, crc: int, horizon: Instant, origin: Origin) -> bool:
         """Adjust or void a bill. False if its bill is not there: the change waits for it."""
@@ -224,14 +285,14 @@ class Ledger:
         else:
             self._insert(Movement(record.at, REOPEN, record.event_id, 0, "", crc))
 
-    def refuse_waiting(self, settled: Instant, currency: str | None) -> list[tuple[Source, Refusal]]:
+    def refuse_waiting(self, settled: Instant, horizon: Instant, currency: str | None) -> list[tuple[Source, Refusal]]:
         """Give up on the changes dated `settled` or before: every bill up to then is in."""
         refused = []
         for change in self.waiting:
             if change.movement.at > settled:
                 continue
             try:
-                if self._is_new(change, currency):
+                if self._is_new(change, horizon, currency):
                     raise self._unknown(change)
             except Refusal as refusal:
                 refused.append((change.source, refusal))
@@ -374,8 +435,12 @@ class Ledger:
             bill.final = total
         else:
             following.delta += total - before
+            if self.changes.tracked:
+                self.changes.movements.add(following.event_id)
             self._stale = self._stale or following.at <= self.tip.at
         bill.changed_at = max(bill.changed_at, movement.at)
+        if self.changes.tracked:
+            self.changes.bills.add(bill.bill_id)
         self._insert(movement)
 
     def _changes(self, bill: OpenBill, *, after: Instant) -> bool:
@@ -391,23 +456,23 @@ class Ledger:
         later = [m for m in self.movements if m.kind in _BILL_KINDS and m.ref == bill.bill_id and _order(m) > key]
         return bill.final + sum(m.delta for m in later), later[0] if later else None
 
-    def _take_waiting(self, bill: OpenBill, currency: str) -> list[tuple[Source, Refusal]]:
+    def _take_waiting(self, bill: OpenBill, currency: str, horizon: Instant) -> list[tuple[Source, Refusal]]:
         mine = [change for change in self.waiting if change.movement.ref == bill.bill_id]
         self.waiting = [change for change in self.waiting if change.movement.ref != bill.bill_id]
         refused = []
         for change in sorted(mine, key=lambda change: _order(change.movement)):
             try:
-                if self._is_new(change, currency):
+                if self._is_new(change, horizon, currency):
                     self._change(bill, change.movement, change.total)
                     self._bill_events[change.movement.event_id] = change.movement
             except Refusal as refusal:
                 refused.append((change.source, refusal))
         return refused
 
-    def _is_new(self, change: Waiting, currency: str | None) -> bool:
+    def _is_new(self, change: Waiting, horizon: Instant, currency: str | None) -> bool:
         """Whether the event did not come again while it waited. Raises Refusal, as when it came."""
         movement = change.movement
-        known = self._bill_events.get(movement.event_id)
+        known = self.known_bill_event(movement.event_id, horizon)
         if known is not None:
             check_same_content(movement.event_id, known.crc, movement.crc)
             return False
@@ -429,6 +494,8 @@ class Ledger:
     # -- folding ----------------------------------------------------------------------------------------------------
 
     def _insert(self, movement: Movement) -> None:
+        if self.changes.tracked:
+            self.changes.movements.add(movement.event_id)
         movements = self.movements
         if not movements or movements[-1].at < movement.at:
             movements.append(movement)
@@ -450,6 +517,8 @@ class Ledger:
             else:
                 bills.append(bill)
         bill.total -= movement.delta
+        if self.changes.tracked:
+            self.changes.bills.add(bill.bill_id)
         if not self._is_covered(bill):
             self._open_total -= movement.delta
 
@@ -473,6 +542,8 @@ class Ledger:
             self._open_total -= bill.total
             self._covered += 1
             bill.covered_at = self.tip.at
+            if self.changes.tracked:
+                self.changes.bills.add(bill.bill_id)
 
     def fold(self, horizon: Instant) -> None:
         """Fold what lies before the horizon into the base, and forget the ids and the covered bills of before."""
@@ -485,6 +556,8 @@ class Ledger:
             if movement.at > self.base.at:
                 self.base.close(movement.at)
             self.base.add(movement, self.opened_since)
+            if self.changes.tracked:
+                self.changes.movements.add(movement.event_id)
             events = self._bill_events if movement.kind in _BILL_KINDS else self._payment_events
             if events.get(movement.event_id) is movement:
                 del events[movement.event_id]
@@ -514,6 +587,8 @@ class Ledger:
         ids = {bill.bill_id for bill in forgotten}
         self._covered -= sum(self._is_covered(bill) for bill in forgotten)
         self.bills[:] = [bill for bill in self.bills if bill.bill_id not in ids]
+        if self.changes.tracked:
+            self.changes.bills |= ids
         for bill_id in ids:
             del self._bills_by_id[bill_id]
 
@@ -529,6 +604,8 @@ class Ledger:
         for bill in self._bills_by_id.values():
             bill.total = bill.final + in_window.get(bill.bill_id, 0)
             bill.covered_at = None
+        if self.changes.tracked:
+            self.changes.bills.update(self._bills_by_id)
         self.bills = [bill for bill in self.bills if bill.bill_id not in issued]
         self.tip = msgspec.structs.replace(self.base)
         self._folded, self._stale = 0, False

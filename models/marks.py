@@ -121,11 +121,11 @@ def marks(
     for allowance in later:
         at = allowance.at
         moved = held.after(since, policy.suspend_after + allowance.duration)
-        if moved < at <= held.free_from(max(suspend, floor)) and (suspended_at is None or at <= suspended_at):
-            moved = at  # moved into the past: it fires at the control's `at`
+        if moved < at and (suspended_at is None or at <= suspended_at):
+            # Moved into the past it fires at the control's `at`; a mark that had passed before stays where it was.
+            moved = at if held.free_from(max(suspend, floor)) >= at else suspend
         moved_delete = _raw_delete(since, policy, allowance.duration, moved, held, floor)
         if moved_delete < at:
-            # Moved into the past it fires at `at`; a mark that had passed before stays where it was.
             moved_delete = at if held.free_from(delete) >= at else delete
         suspend, delete = moved, moved_delete
     return Marks(_mark(max(suspend, floor), held), _mark(max(delete, floor), held))

@@ -6,8 +6,8 @@ has opened; in a replay, at each instant of a record and at each that `next_due`
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from models.account import Account, Horizon
 from models.decision import Decision, Moment
@@ -21,9 +21,10 @@ from models.refusal import Refusal
 from models.views import account_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from models.account import Origin
+    from models.codec import Peek
     from models.instants import Duration
     from models.records import Record
 
@@ -59,23 +60,72 @@ class Published(NamedTuple):
 NOTHING = Published([], [], [])
 
 
+class Accounts(Protocol):
+    """Where the accounts are: in memory for a replay, in a `store.AccountStore` live."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Their ids."""
+
+    def get(self, account_id: str, /) -> Account | None:
+        """The account, if there is one."""
+
+    def __getitem__(self, account_id: str, /) -> Account:
+        """The account, which is there."""
+
+    def __setitem__(self, account_id: str, account: Account, /) -> None:
+        """Put it there."""
+
+    def active(self) -> Iterable[Account]:
+        """Those of which anything was ever commanded or told."""
+
+    def peeks(self) -> Iterable[tuple[str, Peek]]:
+        """What has to be known of each to take it over."""
+
+
+class AccountsInMemory(dict[str, Account]):
+    """All accounts, decoded."""
+
+    def active(self) -> Iterable[Account]:
+        """Those of which anything was ever commanded or told."""
+        return [account for account in self.values() if account.enforcement is not None]
+
+    def peeks(self) -> Iterable[tuple[str, Peek]]:
+        """There is nothing to take over."""
+        return ()
+
+
 class Monitor:
     """One partition."""
 
-    def __init__(self, policies: Policies, terms: Terms) -> None:
+    def __init__(self, everybody: Everybody, terms: Terms, accounts: Accounts | None = None) -> None:
         self.terms = terms
-        self.accounts: dict[str, Account] = {}
-        self.everybody = Everybody(policies, terms.history)
+        self.accounts: Accounts = AccountsInMemory() if accounts is None else accounts
+        self.everybody = everybody
         #: The clock that records are judged by (§3); decisions move it on.
-        self.clock: Instant = FIRST_INSTANT
+        self.clock: Instant = everybody.decided_to
         self._horizon = Horizon(FIRST_INSTANT, FIRST_INSTANT)
         #: Bills up to here are all in: a change that still waits for one waits in vain.
         self._settled: Instant = FIRST_INSTANT - 1
         self._moment = Moment(terms.app_id, self.everybody, lateness=terms.live is not None)
         self._touched: dict[str, Account] = {}
-        self._waiting: dict[str, Account] = {}
+        self._waiting: set[str] = set()
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Go on with recovered accounts: when they are due, and what was left undecided."""
+        for account_id, seen in self.accounts.peeks():
+            if seen.due is not None:
+                self._due.append((seen.due, account_id))
+            if seen.is_touched:
+                self._touched[account_id] = self.accounts[account_id]
+            if seen.is_waiting:
+                self._waiting.add(account_id)
+        self._due += [(at, EVERYBODY) for at in self.everybody.standing.begins() if at > self.everybody.decided_to]
+        if self.everybody.is_touched:
+            self._due.append((self.everybody.decided_to, EVERYBODY))
+        heapify(self._due)
 
     # -- records ----------------------------------------------------------------------------------------------------
 
@@ -108,18 +158,29 @@ class Monitor:
         except Refusal as refusal:
             self.refuse(origin(), refusal)
             return False
-        self.accounts[account_id] = self._touched[account_id] = account
+        self._touch(account)
         if not accepted:
-            self._waiting[account_id] = account
+            self._waiting.add(account_id)
         return accepted
+
+    def _touch(self, account: Account) -> None:
+        self.accounts[account.account_id] = self._touched[account.account_id] = account
+        account.touched = True
 
     def refuse(self, source: Source, refusal: Refusal) -> None:
         """A record that cannot be used."""
         self._dead_letters.append(dead_letter(source, refusal))
 
+    def take_dead_letters(self) -> list[DeadLetter]:
+        """Those since the last decision: they need not wait for one."""
+        dead_letters, self._dead_letters = self._dead_letters, []
+        return dead_letters
+
     def stop_account(self, account_id: str) -> None:
         """§3: after an unusable payment its suspends and deletes wait for the account's own `resume`."""
-        account = self.accounts.setdefault(account_id, Account(account_id))
+        account = self.accounts.get(account_id)
+        if account is None:
+            account = self.accounts[account_id] = Account(account_id)
         account.stopped = True
 
     def _check_time(self, record: Record, live: Live) -> None:
@@ -163,11 +224,13 @@ class Monitor:
         elif control.kind == "resume":
             everybody.stops.clear()
             for account_id in everybody.stopped:
-                account = self._touched[account_id] = self.accounts[account_id]
+                account = self.accounts[account_id]
                 account.changed = True
+                self._touch(account)
             everybody.stopped.clear()
         else:
             everybody.standing.add(control)
+            everybody.is_touched = True
             heappush(self._due, (control.at, EVERYBODY))
 
     def _add_policies(self, control: Control) -> None:
@@ -192,7 +255,7 @@ class Monitor:
         The clock stands at `now`, with `past` just behind it: a mark that falls at `now` fires only then.
         """
         moment = self._moment
-        self.clock = moment.now = now
+        self.clock = self.everybody.decided_to = moment.now = now
         moment.past, moment.history = past, self._horizon.history
         for account in self._to_decide(now):
             self._decide(account, moment)
@@ -200,25 +263,26 @@ class Monitor:
             self._refuse_waiting()
         if not (moment.commands or moment.notices or self._dead_letters):
             return NOTHING
-        published = Published(moment.commands, moment.notices, self._dead_letters)
-        moment.commands, moment.notices, self._dead_letters = [], [], []
+        published = Published(moment.commands, moment.notices, self.take_dead_letters())
+        moment.commands, moment.notices = [], []
         return published
 
     def _to_decide(self, now: Instant) -> Iterable[Account]:
         touched, self._touched = self._touched, {}
+        self.everybody.is_touched = False
         due = self._due
         while due and due[0][0] <= now:
             at, account_id = heappop(due)
             if account_id == EVERYBODY:
-                for account in self.accounts.values():
-                    if account.enforcement is not None:
-                        account.changed = True
-                        touched[account.account_id] = account
+                for account in self.accounts.active():
+                    account.changed = True
+                    touched[account.account_id] = account
             elif (account := self.accounts[account_id]).due == at:
                 touched[account_id] = account
         return touched.values()
 
     def _decide(self, account: Account, moment: Moment) -> None:
+        account.touched = False
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
         if self._is_quiet(account, now):
@@ -250,11 +314,13 @@ class Monitor:
         return ledger.in_arrears and ledger.since == episode.since
 
     def _refuse_waiting(self) -> None:
-        for account_id, account in list(self._waiting.items()):
-            for source, refusal in account.ledger.refuse_waiting(self._settled, account.currency):
+        for account_id in sorted(self._waiting):
+            account = self.accounts[account_id]
+            refused = account.ledger.refuse_waiting(self._settled, self._horizon.history, account.currency)
+            for source, refusal in refused:
                 self.refuse(source, refusal)
             if not account.ledger.waiting:
-                del self._waiting[account_id]
+                self._waiting.discard(account_id)
 
     # -- accounts ---------------------------------------------------------------------------------------------------
 

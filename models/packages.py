@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from models.instants import Instant
+from models.money import Fine
 from models.refusal import Refusal
 
 if TYPE_CHECKING:
-    from models.instants import Instant
-    from models.money import Fine
     from models.records import Package, Usage
 
 _HOUR: Final = 3_600_000_000
@@ -49,11 +49,11 @@ class Seen:
 
     __slots__ = ("buckets", "changed", "size")
 
-    def __init__(self) -> None:
-        self.buckets: list[dict[str, tuple[Instant, int]]] = [{}]
+    def __init__(self, buckets: list[dict[str, tuple[Instant, int]]] | None = None) -> None:
+        self.buckets = [{}] if buckets is None else buckets
         #: Numbers of the buckets changed since they were encoded last.
         self.changed: set[int] = set()
-        self.size = 0
+        self.size = sum(len(bucket) for bucket in self.buckets)
 
     def get(self, event_id: str, horizon: Instant) -> int | None:
         """The fingerprint seen under this id, unless it is forgotten."""
@@ -88,7 +88,7 @@ class Seen:
 class UsageBook:
     """The packages of one account, the cost of its usage since the last bill, and the ids of its usage."""
 
-    __slots__ = ("changed_hours", "costs", "package_events", "packages", "seen", "unbilled")
+    __slots__ = ("changed_hours", "costs_in_rows", "costs", "package_events", "packages", "seen", "unbilled")
 
     def __init__(self) -> None:
         self.packages: list[Prepaid] = []
@@ -96,7 +96,9 @@ class UsageBook:
         self.seen = Seen()
         #: Cost by hour and `ended_at`, of usage that is not billed.
         self.costs: dict[int, dict[Instant, Fine]] = {}
+        #: Hours changed since they were encoded last, and whether they were encoded apart.
         self.changed_hours: set[int] = set()
+        self.costs_in_rows = False
         self.unbilled: Fine = 0
 
     # -- packages ---------------------------------------------------------------------------------------------------

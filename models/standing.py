@@ -102,15 +102,13 @@ class Standing(msgspec.Struct, array_like=True):
             found.append(Span(hold.at, end, hold))
         return found
 
+    def begins(self) -> list[Instant]:
+        """When each of these begins to count."""
+        return [item.at for group in (self.holds, self.allowances, self.choices) for item in group] + self.releases
+
     def next_after(self, now: Instant) -> Instant:
         """The first instant after `now` at which one of these begins to count; NEVER if there is none."""
-        first = NEVER
-        for group in (self.holds, self.allowances, self.choices):
-            for item in group:
-                if item.at > now:
-                    first = min(first, item.at)
-                    break
-        return min([first, *(release for release in self.releases if release > now)])
+        return min((at for at in self.begins() if at > now), default=NEVER)
 
     def forget(self, before: Instant) -> None:
         """Drop what no episode that runs at `before` or later can depend on."""

@@ -10,7 +10,11 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn, Protocol, runtime_checkable
+
+from streams.faults import NobodyReads, Unusable
 
 OK, BUG, FAULT = 0, 1, 2
 
@@ -22,22 +26,34 @@ class _Misuse(Protocol):
     def format_message(self) -> str: ...
 
 
-class _Stopped(BaseException):
-    """A signal asks the process to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 def main() -> NoReturn:
     """Run the command line and exit."""
-    try:
-        code = run(sys.argv[1:])
-    except _Stopped as stop:  # while it was ending anyway
-        code = 128 + stop.number
+    _end_on_signals()
     # The operating system takes the memory back at once; Python would free a million records one by one.
-    os._exit(code)
+    os._exit(run(sys.argv[1:]))
+
+
+def _end_on_signals() -> None:
+    """Ctrl-C and the like end the process at once, with a line instead of a traceback and without half a file."""
+
+    def stop(number: int, _: object) -> NoReturn:
+        unfinished = getattr(sys.modules.get("streams.writers"), "UNFINISHED", ())
+        import shutil
+
+        for path in tuple(unfinished):
+            with suppress(OSError):
+                if Path(path).is_dir():
+                    shutil.rmtree(path)
+                else:
+                    Path(path).unlink()
+        cursor = b"\x1b[?25h\n" if os.isatty(2) else b""  # a progress bar hides it
+        with suppress(OSError):
+            os.write(2, cursor + f"{_name(sys.argv[1:])}: stopped before the end\n".encode())
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, or in the background of a script
+            signal.signal(number, stop)
 
 
 def run(arguments: list[str]) -> int:
@@ -45,7 +61,6 @@ def run(arguments: list[str]) -> int:
     if arguments in ([], ["policy"]):
         arguments = [*arguments, "--help"]
     try:
-        _end_on_signals()
         _refuse_repeated(arguments)
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name shows the rest
@@ -61,21 +76,17 @@ def run(arguments: list[str]) -> int:
 
 def _failed(name: str, error: BaseException) -> int:
     """Tell what went wrong, in one line; returns the exit code."""
-    from streams.files import NobodyReads, Unusable
-
     code = FAULT
     match error:
         case Unusable():
             told = str(error)
-        case _Stopped() | KeyboardInterrupt():
-            code = 128 + (error.number if isinstance(error, _Stopped) else signal.SIGINT)
-            told = "stopped before the end"
         case NobodyReads() | BrokenPipeError():
             return OK  # who read has what he wanted
         case SystemExit(code=int(left)):
             return left
         case OSError():
-            told = f"standard output cannot be written ({error.strerror}): make room, or send it elsewhere"
+            what = "standard output" if error.filename is None else error.filename
+            told = f"{what} cannot be used ({error.strerror}): make room or set its permissions, or choose another"
         case MemoryError():
             told = "there is not enough memory: replay a part of the accounts at a time"
         case _Misuse():
@@ -89,20 +100,8 @@ def _failed(name: str, error: BaseException) -> int:
     return code
 
 
-def _end_on_signals() -> None:
-    def stop(number: int, _: object) -> NoReturn:
-        signal.signal(number, signal.SIG_DFL)  # the second time it ends at once
-        raise _Stopped(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, or in the background of a script
-            signal.signal(number, stop)
-
-
 def _refuse_repeated(arguments: list[str]) -> None:
     """Of an option given twice typer takes the last: a file would be left out without a word."""
-    from streams.files import Unusable
-
     options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--") and argument != "--"]
     for option in options:
         if options.count(option) > 1:
@@ -117,10 +116,10 @@ def _name(arguments: list[str]) -> str:
 
 
 def _tell(line: str) -> None:
-    from models.refusal import printable
-    from streams.showing import say
-
-    say(printable(line))
+    if sys.stderr is not None:
+        with suppress(OSError):  # there is nobody to tell
+            sys.stderr.write("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line) + "\n")
+            sys.stderr.flush()
 
 
 if __name__ == "__main__":

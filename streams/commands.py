@@ -19,7 +19,8 @@ from models.instants import parse_instant
 from models.policy import BUILT_IN, PolicyError, load_policies
 from models.refusal import printable
 from streams import explain as explaining
-from streams.files import FILE_TOPICS, STANDARD, Unusable, read_inputs, shown_path
+from streams.faults import Unusable
+from streams.files import FILE_TOPICS, STANDARD, read_inputs, shown_path
 from streams.outcome import FileReplay
 from streams.showing import policies_shown, say, show, story_shown, to_type
 from streams.summary import progress, show_summary

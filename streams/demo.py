@@ -20,7 +20,7 @@ from streams.outcome import FileReplay, Progress
 from streams.sample import STORIES, Sample, write_sample
 from streams.showing import commands_table, show, story_shown, to_type
 from streams.summary import summary_line, summary_table
-from streams.writers import Output, Outputs
+from streams.writers import UNFINISHED, Output, Outputs
 
 if TYPE_CHECKING:
     from streams.explain import Event, Story
@@ -40,6 +40,8 @@ def demo(directory: str | None) -> None:
     wanted = Sample()
     with ExitStack() as stack:
         folder = directory or stack.enter_context(tempfile.TemporaryDirectory(prefix="arrears-"))
+        if not directory:
+            UNFINISHED.add(folder)
         try:
             account_id = write_sample(Path(folder), wanted).stories[_STORY][0]
         except OSError as error:

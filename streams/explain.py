@@ -20,12 +20,14 @@ from models.refusal import Refusal
 from streams import telling
 from streams.outcome import in_order, refusal_of
 from streams.replay import Replay, entry, sort_entries
+from streams.telling import Draw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from models.money import Money
+    from models.money import Fine, Money
     from models.outputs import AccountView
+    from models.packages import Prepaid
     from models.policy import Policies, Policy
     from models.records import Record
     from streams.files import Inputs
@@ -59,12 +61,14 @@ class Event:
     type: str
     says: list[str]
     more: dict[str, Any] = field(default_factory=dict)
-    #: Of a usage record: itself. Those that follow each other are told in one.
+    #: Of a usage record: itself, and what it drew on packages. Those that follow each other are told in one.
     usage: Usage | None = None
+    draws: list[Draw] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The event as `--json` gives it."""
-        return {"at": format_instant(self.at), "type": self.type, "says": " ".join(self.says), **self.more}
+        more = {"drawn": [draw.as_json() for draw in self.draws]} if self.draws else {}
+        return {"at": format_instant(self.at), "type": self.type, "says": " ".join(self.says), **self.more, **more}
 
 
 @dataclass
@@ -119,13 +123,16 @@ def explain(inputs: Inputs, account_id: str, policies: Policies, app_id: str, un
     entries, bad_lines = _about(inputs, account_id)
     if not bad_lines and not any(one.record.account_id == account_id for one in entries):
         return None
+    told = _Teller(inputs, account_id, policies, app_id)
+    later: list[Entry] = []
     if until is None:
         until = last_usable(inputs, policies)
-    entries = [one for one in entries if until is not None and one.at <= until]
-    told = _Teller(inputs, account_id, policies, app_id)
+        later = [one for one in entries if until is None or one.at > until]
     if until is not None:
-        for step in told.replay.run(entries, inputs.source, until=until):
+        for step in told.replay.run([one for one in entries if one.at <= until], inputs.source, until=until):
             told.tell(step)
+    if later:  # they are all refused, or the clock would have gone on to them
+        told.tell_refused(later, _refusals(entries, inputs, policies))
     view = None if until is None else told.view(until)
     policy = None if view is None else told.policy_of(view)
     return Story(
@@ -137,6 +144,16 @@ def explain(inputs: Inputs, account_id: str, policies: Policies, app_id: str, un
         0 if view is None else telling.to_pay(view, policy),
         ["No record of it can be used."] if view is None else telling.next_sentences(view, policy),
     )
+
+
+def _refusals(entries: list[Entry], inputs: Inputs, policies: Policies) -> dict[int, Refusal]:
+    """Why records are refused, by their number."""
+    steps = Replay(policies, "").run(entries, inputs.source, until=None)
+    return {
+        inputs.number(letter.topic, letter.offset): refusal_of(letter)
+        for step in steps
+        for letter in step.published.dead_letters
+    }
 
 
 # What the inputs hold -----------------------------------------------------------------------------------------------
@@ -242,6 +259,8 @@ class _Teller:
         self._bills: dict[str, Money] = {}
         self._accepted: set[tuple[str, str, int]] = set()
         self._view: AccountView | None = None
+        #: What the packages have left.
+        self._left: dict[str, Fine] = {}
         #: Kinds of control that move marks, of those taken so far.
         self._moved_by: set[str] = set()
         #: The marks of the episode as last known; a hold without an end hides them.
@@ -263,6 +282,7 @@ class _Teller:
         }
         for one in sorted(step.records, key=_telling_order):
             self._tell_record(one, refused.get(one.number))
+        self._tell_draws()
         commands, notices = in_order(step.published)
         only_usage = step.records and all(isinstance(one.record, Usage) for one in step.records)
         if only_usage and not commands and not notices:
@@ -275,6 +295,11 @@ class _Teller:
             self.events.append(Event(step.at, "command", [says], {"command": command}))
         for notice in notices:
             self.events.append(Event(step.at, "notice", [telling.notice_sentence(notice)], {"notice": notice}))
+
+    def tell_refused(self, entries: Iterable[Entry], refusals: Mapping[int, Refusal]) -> None:
+        """Tell of refused records after the end of the clock."""
+        for one in entries:
+            self._tell_record(one, refusals[one.number])
 
     # -- records ----------------------------------------------------------------------------------------------------
 
@@ -304,11 +329,24 @@ class _Teller:
             "result": result,
             "balance_before": format_money(before),
             "balance_after": format_money(self._balance),
+            "record": msgspec.Raw(source.value or b"null"),
         }
         if refusal is not None:
             more |= {"error": refusal.error, "field": refusal.field, "message": refusal.message}
         usage = record if isinstance(record, Usage) and result == "accepted" else None
         self.events.append(Event(one.at, "record", says, more, usage))
+
+    def _tell_draws(self) -> None:
+        """What the usage of this instant drew on packages; told with the last record that can have done it."""
+        account = self.replay.monitor.accounts.get(self._account_id)
+        if account is None or account.usage is None or not account.usage.packages:
+            return
+        before, self._left = self._left, {one.package_id: one.remaining for one in account.usage.packages}
+        for one in account.usage.packages:
+            drawn = before.get(one.package_id, one.remaining) - one.remaining
+            if drawn > 0:
+                drawing = (event for event in reversed(self.events) if event.usage and _draws_on(event.usage, one))
+                next(drawing).draws.append(Draw(one.package_id, drawn, one.unit, one.remaining))
 
     def _balance_sentence(self, record: Record, before: Money) -> str:
         currency = getattr(record, "currency", None)
@@ -343,7 +381,8 @@ class _Teller:
         says = [*self._episode_sentences(before, after)]
         controlled = any(isinstance(one.record, Control) for one in step.records)
         if before is not None and before.hold is not None and after.hold is None and not controlled:
-            says.append(f"The {before.hold.kind} is over.")
+            name = "exemption" if before.hold.kind == "exempt" else "hold"
+            says.append(f"The {name} ended at {telling.when(before.hold.until or after.as_of)}.")
         if before is not None and before.arrears_since is not None and before.arrears_since == after.arrears_since:
             says += self._mark_sentences(before, after)
             paid = any(isinstance(one.record, Payment) and one.record.kind == "topup" for one in step.records)
@@ -376,32 +415,37 @@ class _Teller:
 
     def _mark_sentences(self, before: AccountView, after: AccountView) -> Iterator[str]:
         marks = [("delete", before.delete_at, after.delete_at)]
-        if after.status == before.status:
+        if after.status != "suspended":
             marks.insert(0, ("suspend", before.suspend_at, after.suspend_at))
         for name, old, new in marks:
             if old == new or after.status == "deleted":
                 continue
+            known = old or self._marks.get(name)
             if new is None:
                 self._marks[name] = old
                 yield f"No {name} comes before the hold ends; it would have come at {telling.when(old or '')}."
+            elif known is None or known == new:
+                yield f"The {name} mark is at {telling.when(new)}."
             else:
-                known = old or self._marks.get(name)
-                was = f" from {telling.when(known)}" if known else ""
-                yield (
-                    f"The {name} mark moves{was} to {telling.when(new)}." if known != new else f"The {name} mark stays."
-                )
+                yield f"The {name} mark moves from {telling.when(known)} to {telling.when(new)}."
+
+
+def _draws_on(usage: Usage, package: Prepaid) -> bool:
+    return usage.service == package.service and usage.unit == package.unit
 
 
 def paragraphs(events: Iterable[Event]) -> Iterator[tuple[Instant, str, str]]:
     """The events as paragraphs (instant, type, text); usage that nothing came of is told together."""
     usage: list[Usage] = []
+    draws: list[Draw] = []
     for event in events:
         if event.usage is not None:
             usage.append(event.usage)
+            draws += event.draws
             continue
         if usage:
-            yield usage[0].at, "usage", telling.usage_sentence(usage)
-            usage = []
-        yield event.at, event.type, " ".join(event.says)
+            yield usage[0].at, "usage", telling.usage_sentence(usage, draws)
+            usage, draws = [], []
+        yield event.at, "refused" if event.more.get("result") == "refused" else event.type, " ".join(event.says)
     if usage:
-        yield usage[0].at, "usage", telling.usage_sentence(usage)
+        yield usage[0].at, "usage", telling.usage_sentence(usage, draws)

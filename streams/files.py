@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from models.outputs import Source
 from models.records import decode
 from models.refusal import Refusal, printable
+from streams.faults import Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,14 +39,6 @@ _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
 #: How many lines are read until progress is told.
 _LINES_A_REPORT: Final = 16_384
-
-
-class Unusable(Exception):
-    """Something that the user gave cannot be used; `str()` is one line that says what to do."""
-
-
-class NobodyReads(Exception):
-    """The readers of all outputs have gone: there is nothing left to do."""
 
 
 class Lines:
@@ -69,9 +62,9 @@ class Lines:
             for number, line in enumerate(block, first):
                 try:
                     record = decode(topic, line)  # for JSON a line end is no more than a blank
-                except Refusal as refusal:
+                except Refusal:
                     if line.strip(_BLANK):
-                        refuse(number, _told(refusal, line))
+                        refuse(number, self._refusal(line))
                     continue
                 yield number, record
             first += len(block)
@@ -85,8 +78,20 @@ class Lines:
         """The record of a line. Raises `Refusal`."""
         try:
             return decode(self.topic, line)
+        except Refusal:
+            raise self._refusal(line) from None
+
+    def _refusal(self, line: bytes) -> Refusal:
+        """Why a line cannot be used: the line end is no part of that."""
+        if line.startswith(_BOM):
+            told = "not JSON: begins with a byte order mark: save the file as UTF-8 without BOM"
+            return Refusal("not_json", None, told)
+        try:
+            decode(self.topic, line.removesuffix(b"\n").removesuffix(b"\r"))
         except Refusal as refusal:
-            raise _told(refusal, line) from None
+            # A new one: what was raised holds on to the line and to all that looked at it.
+            return Refusal(refusal.error, refusal.field, refusal.message)
+        raise AssertionError("a line end makes no record unusable")
 
     def line(self, index: int) -> bytes:
         """The line at `index` from 0, without its line end."""
@@ -141,12 +146,6 @@ class Inputs:
 
     def _file(self, number: int) -> Lines:
         return self.files[bisect_right(self._firsts, number) - 1]
-
-
-def _told(refusal: Refusal, line: bytes) -> Refusal:
-    if refusal.error == "not_json" and line.startswith(_BOM):
-        return Refusal("not_json", None, "not JSON: begins with a byte order mark: save the file as UTF-8 without BOM")
-    return refusal
 
 
 def read_inputs(paths: Sequence[tuple[Topic, str]]) -> Inputs:

@@ -14,7 +14,7 @@ from models.enforcement import Commanded
 from models.instants import parse_instant
 from models.outputs import dead_letter
 from models.refusal import Refusal
-from streams.files import NobodyReads
+from streams.faults import NobodyReads
 from streams.replay import Replay, entry, sort_entries
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ class FileReplay:
         if outputs.dead_letters is not None:
             for number, refusal in self._refused:
                 outputs.dead_letters.write(dead_letter(self._inputs.source(number), refusal))
+        for output in outputs:  # first all to the disk: if one fails, none takes its place
+            output.flush()
         for output in outputs:
             output.finish()
         return tally
@@ -147,8 +149,7 @@ class FileReplay:
     def _refuse(self, number: int, refusal: Refusal) -> None:
         self.tally.refused[self._inputs.topic(number)] += 1
         self.tally.errors[refusal.error] += 1
-        # A new one: what was raised holds on to the line and to all that looked at it.
-        self._refused.append((number, Refusal(refusal.error, refusal.field, refusal.message)))
+        self._refused.append((number, refusal))
 
     # -- out --------------------------------------------------------------------------------------------------------
 
@@ -197,8 +198,9 @@ class FileReplay:
         ended_at = self.tally.ended_at
         if ended_at is None:
             return
-        for account in replay.monitor.accounts.values():
-            if account.usable:
+        accounts = replay.monitor.accounts
+        for account_id in accounts:
+            if (account := accounts[account_id]).usable:
                 self.tally.accounts[status_of(account)] += 1
         if outputs.accounts is not None:
             for view in replay.monitor.views(ended_at):

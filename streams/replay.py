@@ -10,6 +10,7 @@ from itertools import chain, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from models.everybody import Everybody
 from models.monitor import Monitor, Published, Terms
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Replay:
     """One run over sorted entries. `monitor` has the accounts as they stand afterwards, `ended_at` when that is."""
 
     def __init__(self, policies: Policies, app_id: str) -> None:
-        self.monitor = Monitor(policies, Terms(app_id, HISTORY, HISTORY))
+        self.monitor = Monitor(Everybody(policies, HISTORY), Terms(app_id, HISTORY, HISTORY))
         self.ended_at: Instant | None = None
 
     def run(

@@ -16,7 +16,8 @@ from models.instants import format_instant
 from models.refusal import printable
 from streams import telling
 from streams.explain import paragraphs
-from streams.files import FILE_TOPICS, NobodyReads, Unusable
+from streams.faults import NobodyReads, Unusable
+from streams.files import FILE_TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,6 +62,10 @@ def show(*what: RenderableType) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise NobodyReads from None
+    except OSError as error:
+        raise Unusable(
+            f"standard output cannot be written ({error.strerror}): make room, or send it elsewhere"
+        ) from None
 
 
 def say(line: str) -> None:

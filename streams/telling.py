@@ -6,7 +6,7 @@ comes from. Whatever a stranger wrote (ids, reasons) is made printable.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from models.instants import DAY, HOUR, MINUTE, SECOND, format_instant, parse_instant
 from models.money import format_fine, format_money, parse_signed_money
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from models.instants import Duration, Instant
-    from models.money import Money
+    from models.money import Fine, Money
     from models.outputs import AccountView, Command, Notice
     from models.policy import Policy
     from models.records import Record
@@ -122,8 +122,22 @@ def _payment(payment: Payment) -> str:
             assert_never(payment.kind)
 
 
-def usage_sentence(usage: list[Usage]) -> str:
-    """What was used, added up by service and unit."""
+class Draw(NamedTuple):
+    """What usage drew on a package, and what that has left then."""
+
+    package_id: str
+    quantity: Fine
+    unit: str
+    left: Fine
+
+    def as_json(self) -> dict[str, str]:
+        """As `arrears explain --json` gives it."""
+        quantity, left = format_fine(self.quantity), format_fine(self.left)
+        return {"package_id": self.package_id, "quantity": quantity, "unit": self.unit, "left": left}
+
+
+def usage_sentence(usage: list[Usage], draws: Iterable[Draw] = ()) -> str:
+    """What was used, added up by service and unit, and what packages gave of it."""
     used: dict[tuple[str, str], int] = {}
     cost: dict[str, int] = {}
     for record in usage:
@@ -134,7 +148,17 @@ def usage_sentence(usage: list[Usage]) -> str:
     quantities = ", ".join(f"{service} {format_fine(q)} {printable(unit)}" for (service, unit), q in used.items())
     costs = ", ".join(money(format_fine(amount), currency) for currency, amount in cost.items())
     records = "Usage" if len(usage) == 1 else f"{len(usage)} records of usage until {when(usage[-1].at)}"
-    return f"{records}: {quantities}{f'; cost {costs}, which a bill will charge' if costs else ''}."
+    charged = f"; cost {costs}, which a bill will charge" if costs else ""
+    drawn: dict[str, Draw] = {}
+    for draw in draws:
+        before = drawn.get(draw.package_id)
+        drawn[draw.package_id] = draw if before is None else draw._replace(quantity=before.quantity + draw.quantity)
+    given = "".join(
+        f" Package {printable(draw.package_id)} gives {format_fine(draw.quantity)} {printable(draw.unit)},"
+        f" {format_fine(draw.left)} left (9.1.4)."
+        for draw in drawn.values()
+    )
+    return f"{records}: {quantities}{charged}.{given}"
 
 
 def _package(package: Package) -> str:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from streams.files import STANDARD, Unusable, shown_path
+from streams.faults import Unusable
+from streams.files import STANDARD, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Bytes that are gathered until they are written.
 _WRITE_AT: Final = 1 << 20
+
+#: Files and folders that are to go if the process has to stop before its end.
+UNFINISHED: Final[set[str]] = set()
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -67,6 +71,7 @@ class Output:
         if self._temporary:
             with suppress(OSError):
                 Path(self._temporary).unlink()
+            UNFINISHED.discard(self._temporary)
 
     def write(self, value: object) -> None:
         """Add a line."""
@@ -74,15 +79,16 @@ class Output:
         self._parts += (line, b"\n")
         self._size += len(line)
         if self._size >= _WRITE_AT:
-            self._flush()
+            self.flush()
 
     def finish(self) -> None:
         """Everything has been written: put the file in its place."""
-        self._flush()
+        self.flush()
         try:
             self._close()
             if self._temporary:
                 Path(self._temporary).replace(self._target)
+                UNFINISHED.discard(self._temporary)
                 self._temporary = ""
         except OSError as error:
             raise self._unwritable(error) from None
@@ -112,10 +118,12 @@ class Output:
 
     def _open_beside(self, target: str) -> None:
         temporary = str(Path(target).with_name(f".arrears-{secrets.token_hex(6)}.part"))
+        UNFINISHED.add(temporary)
         self._fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._target, self._temporary = target, temporary
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write out what has been gathered."""
         left = memoryview(b"".join(self._parts))
         self._parts.clear()
         self._size = 0

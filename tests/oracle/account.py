@@ -55,8 +55,13 @@ class Mark:
     base: int | None
     floor: int
 
-    def moved_to(self, base: int | None, now: int) -> Mark:
-        return self if base == self.base else Mark(base, now)
+    def moved_to(self, base: int | None, now: int, known: Sequence[Hold]) -> Mark:
+        if base == self.base:
+            return self
+        moved, before = Mark(base, now), self.falls(known)
+        had_passed = before is not None and before < now
+        stays_past = base is not None and base < now
+        return self if had_passed and stays_past else moved  # what had passed does not move within the past
 
     def falls(self, known: Sequence[Hold]) -> int | None:
         return None if self.base is None else out_of_hold(max(self.base, self.floor), known)
@@ -179,8 +184,12 @@ class Account:
         base = controls.unfrozen(episode.since, policy.suspend_after + allowance, known)
         base = base if base is not None and base <= LAST_INSTANT else None
         # An allowance that moves the mark of a suspend that was commanded moves what is counted from it, no more.
-        moved_at = self.now if self.suspension is None else episode.since
-        episode.suspend = Mark(base, self.now) if episode.suspend is None else episode.suspend.moved_to(base, moved_at)
+        if episode.suspend is None:
+            episode.suspend = Mark(base, self.now)
+        elif self.suspension is None:
+            episode.suspend = episode.suspend.moved_to(base, self.now, known)
+        elif base != episode.suspend.base:
+            episode.suspend = Mark(base, episode.since)
 
         if policy.delete_clock == "arrears":
             base = controls.unfrozen(episode.since, policy.delete_after + allowance, known)
@@ -190,7 +199,10 @@ class Account:
         suspended_at = self.suspend_due(episode) if self.suspension is None else self.suspension.start
         base = None if base is None or suspended_at is None else max(base, suspended_at + policy.min_suspended)
         base = base if base is not None and base <= LAST_INSTANT else None
-        episode.delete = Mark(base, self.now) if episode.delete is None else episode.delete.moved_to(base, self.now)
+        if episode.delete is None:
+            episode.delete = Mark(base, self.now)
+        else:
+            episode.delete = episode.delete.moved_to(base, self.now, known)
 
     def suspend_mark(self, episode: Episode) -> int | None:
         assert episode.suspend is not None

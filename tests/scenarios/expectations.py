@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from .happenings import ACME, NotInVocabulary
+from .happenings import ACME, EVERYBODY, NotInVocabulary
 from .times import TIME, instant
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _is(name: str, pattern: str, read: Callable[[str], object] = str) -> _Reader
 
 
 def _is_none(name: str, text: str, nothing: object = None) -> _Reader:
-    return re.compile(rf"{text}(?=[\s,]|$)"), lambda match: (name, nothing)
+    return re.compile(rf"{text}(?=[\s,]|$)"), lambda _: (name, nothing)
 
 
 def _each(form: str) -> Callable[[str], list[dict[str, str]]]:
@@ -195,7 +195,7 @@ def read(phrase: str) -> Expectation | None:
     if match := re.fullmatch(r"refused ([a-z_]+)(?: ([a-z_]+))?", phrase):
         return Refused(match[1], match[2])
     if match := re.fullmatch(r"(?:([A-Za-z]\w*) )?account: (.+)", phrase):
-        account, what = match[1] or ACME, match[2]
+        account, what = "*" if match[1] == EVERYBODY else match[1] or ACME, match[2]
         return Shown(account, None if what == "none" else _fields(what, _ACCOUNT, phrase), phrase)
     match = re.fullmatch(r"(?:([A-Za-z]\w*): )?(?:(suspend|restore|delete)|told (\w+))(?: (.+))?", phrase)
     if match is None or (match[3] and match[3] not in KINDS):
@@ -207,11 +207,10 @@ def read(phrase: str) -> Expectation | None:
 def _fields(text: str, readers: tuple[_Reader, ...], phrase: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     while text:
-        for pattern, make in readers:
-            if match := pattern.match(text):
-                break
-        else:
+        found = next(((match, make) for pattern, make in readers if (match := pattern.match(text))), None)
+        if found is None:
             raise NotInVocabulary(f"{phrase!r}: {text!r} is not in the vocabulary (tests/scenarios/README.md)")
+        match, make = found
         name, value = make(match)
         if name in fields:
             raise NotInVocabulary(f"{phrase!r} says {name} twice")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Whose table it is where no account is named.
 ACME: Final = "acme"
+#: The account_id "*" of a control.
+EVERYBODY: Final = "everybody"
 CURRENCY: Final = "EUR"
 
 _ID: Final = r"[A-Za-z]\w*"
@@ -62,8 +64,9 @@ class Vocabulary:
         yield self._one(who, what, at)
 
     def _one(self, who: str, what: str, at: str) -> Happening:
-        changes: list[Callable[[dict[str, Any]], object]] = []
         event_id, currency, dated = None, CURRENCY, at
+        more: dict[str, Any] = {}
+        less: list[str] = []
         while match := _SUFFIX.fullmatch(what):
             what = match["what"]
             if match["event"]:
@@ -73,15 +76,15 @@ class Vocabulary:
             elif match["dated"]:
                 dated = match["dated"]
             elif match["without"]:
-                changes.insert(0, lambda record, name=match["without"]: record.pop(name))
+                less.append(match["without"])
             else:
-                changes.insert(0, lambda record, more=json.loads(match["with"]): record.update(more))
+                more |= json.loads(match["with"])
         topic, fields = self._fields(what, dated, currency)
         self._count += 1
         record = {"event_id": event_id or f"e{self._count:04}"}
-        record |= {"account_id": "*" if who == "everybody" else who} | fields
-        for change in changes:
-            change(record)
+        record |= {"account_id": "*" if who == EVERYBODY else who} | fields | more
+        for name in less:
+            del record[name]
         happening = Happening(topic, record)
         if event_id is not None:
             self._known.setdefault(event_id, happening)
@@ -103,7 +106,7 @@ class Vocabulary:
 
 
 _SUFFIX: Final = re.compile(
-    rf"(?P<what>.+?)(?: as (?P<event>{_ID})| in (?P<currency>[A-Za-z]{{3}})| dated (?P<dated>\S+)"
+    rf"(?P<what>.+?)(?: as (?P<event>{_ID})| in (?P<currency>[A-Za-z]+)| dated (?P<dated>\S+)"
     r"| without (?P<without>\w+)| with (?P<with>\{[^{}]*\}))"
 )
 
@@ -202,13 +205,17 @@ _PHRASES: Final[tuple[tuple[re.Pattern[str], Callable[[_Given, str, str], _Made]
         (rf"(?P<verb>void) (?P<id>{_ID})", _bill),
         (rf"(?P<verb>top-up|refund|reversal|gift) (?P<id>{_ID}) (?P<amount>{_AMOUNT})", _payment),
         (
-            rf"usage (?P<service>{_ID}) (?P<quantity>\S+) (?P<unit>{_ID})(?: since (?P<since>{TIME}))?"
-            r"(?: cost (?P<cost>\S+))?",
+            (
+                rf"usage (?P<service>{_ID}) (?P<quantity>\S+) (?P<unit>{_ID})(?: since (?P<since>{TIME}))?"
+                r"(?: cost (?P<cost>\S+))?"
+            ),
             _usage,
         ),
         (
-            rf"package (?P<id>{_ID}) (?P<service>{_ID}) (?P<quantity>\S+) (?P<unit>{_ID})"
-            rf"(?: from (?P<since>{TIME}))? until (?P<until>{TIME})",
+            (
+                rf"package (?P<id>{_ID}) (?P<service>{_ID}) (?P<quantity>\S+) (?P<unit>{_ID})"
+                rf"(?: from (?P<since>{TIME}))? until (?P<until>{TIME})"
+            ),
             _package,
         ),
         (rf"cancel (?P<id>{_ID})", _cancel),
@@ -221,8 +228,10 @@ _PHRASES: Final[tuple[tuple[re.Pattern[str], Callable[[_Given, str, str], _Made]
         (rf"policy (?P<name>{_ID})", lambda given, at, _: _control("policy", at, policy=given["name"])),
         (rf"policies (?P<name>{_ID})", lambda given, at, _: _control("policies", at, policies=given["name"])),
         (
-            r"opening (?P<status>current|in_arrears|suspended|deleted) (?P<balance>\S+)"
-            rf"(?: since (?P<since>{TIME}))?(?: sequence (?P<sequence>\d+))?",
+            (
+                r"opening (?P<status>current|in_arrears|suspended|deleted) (?P<balance>\S+)"
+                rf"(?: since (?P<since>{TIME}))?(?: sequence (?P<sequence>\d+))?"
+            ),
             _opening,
         ),
         (rf"(?P<verb>resume|release|reopen)(?: until (?P<until>{TIME}))?", _plain),

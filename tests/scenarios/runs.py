@@ -92,13 +92,11 @@ def the_slow_model(lines: Lines, policies: str | None, until: str) -> Outcome:
 
 
 #: The slow model sorts its notices, and does not have these fields.
-_NOT_IN_THE_SLOW_MODEL: Final = frozenset(
-    ("policy", "reason", "package_id", "payment_id", "amount", "service")
-)
+_NOT_IN_THE_SLOW_MODEL: Final = frozenset(("policy", "reason", "package_id", "payment_id", "amount", "service"))
 
 
 def differences(scenario: Scenario, model: Model, *, backwards: bool = False) -> list[str]:
-    """Where the model and the table differ, each in a line. `backwards`: the lines of the files are in reverse order."""
+    """Where the model and the table differ, each in a line. `backwards`: the files' lines are in reverse order."""
     assert scenario.end is not None
     lines, places = _lines(scenario.rows, backwards=backwards)
     outcome = model(lines, scenario.policies, scenario.end.instant)
@@ -148,7 +146,9 @@ def _differing_outputs(scenario: Scenario, outcome: Outcome, *, slow: bool) -> I
             for value in theirs[len(ours) :]:
                 yield f"{where}: {at} {account}: this is not in the table: {_told(value)}"
             for output, value in zip(ours, theirs, strict=False):
-                yield from (f"{where}: {at} {account}: {line}" for line in _differing(output, value, outcome, slow=slow))
+                yield from (
+                    f"{where}: {at} {account}: {line}" for line in _differing(output, value, outcome, slow=slow)
+                )
         if not slow:
             yield from _out_of_order(where, [output.name for _, output in wanted], [_name(value) for value in got])
 
@@ -180,9 +180,7 @@ def _look(name: str, value: Values, outcome: Outcome) -> object:
     return value.get(name)
 
 
-def _differing_refusals(
-    rows: Iterable[Row], outcome: Outcome, places: Mapping[tuple[str, int], Row]
-) -> Iterable[str]:
+def _differing_refusals(rows: Iterable[Row], outcome: Outcome, places: Mapping[tuple[str, int], Row]) -> Iterable[str]:
     came: dict[int, Values] = {}
     for letter in outcome.dead_letters:
         row = places[letter["topic"], letter["offset"]]

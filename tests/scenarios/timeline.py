@@ -18,7 +18,7 @@ import yaml
 
 from . import expectations
 from .expectations import Expectation, LeftOut, Output, Refused, Shown
-from .happenings import Happening, NotInVocabulary, Vocabulary
+from .happenings import Happening, Vocabulary
 from .times import instant, position
 
 if TYPE_CHECKING:
@@ -137,15 +137,19 @@ class _File:
         scenario = Scenario(self._file, start + 1, self._lines[start].removeprefix("## ").strip())
         vocabulary = Vocabulary(self._policies)
         table: list[tuple[int, str]] = []
+        in_prose = False
         for index in range(start + 1, end):
             line = self._lines[index]
+            in_prose = bool(line) and (in_prose or line.startswith("Why: "))
+            if in_prose:
+                continue
             if line.startswith("> "):
                 scenario.quotes.append(line.removeprefix("> "))
             elif line.startswith("policy: "):
                 scenario.policies = self._policy(index, line.removeprefix("policy: "))
             elif line.startswith("|"):
                 table.append((index, line))
-            elif line and not line.startswith("Why: "):
+            elif line:
                 raise self._error(index, f"this is no part of a scenario: {line!r}")
         if not scenario.quotes:
             raise self._error(start, "quote the sentence of the contract that it proves: '> R1 1.1: …'")
@@ -182,9 +186,7 @@ class _File:
             at = position(time)
             happenings = [one for part in _parts(happens) for one in vocabulary.read(part, instant(time))]
             expected = [one for part in _parts(follows) if (one := expectations.read(part)) is not None]
-        except NotInVocabulary as error:
-            raise self._error(index, str(error)) from None
-        except ValueError as error:
+        except ValueError as error:  # NotInVocabulary, or what is no time
             raise self._error(index, str(error)) from None
         row = Row(index + 1, time, at, instant(time), tuple(happenings), tuple(expected))
         if not follows:
