@@ -155,7 +155,7 @@ class Decision:
         suspension = enforcement.suspension
         if suspension is not None:
             in_time = suspension.effective_at is not None and ended_at <= suspension.effective_at
-            if self.ledger.in_arrears and self._is_past_suspend_mark(self.ledger.since):
+            if self.ledger.in_arrears and self._calls_for_suspend(self.ledger.since):
                 pass  # a later episode calls for the same: nothing to undo
             elif policy.late_fee_required and not in_time and not self._fee_paid(fee):
                 enforcement.fee_missing = FeeMissing(episode.since, episode.policy, fee)
@@ -172,8 +172,11 @@ class Decision:
             )
         enforcement.episode = None
 
-    def _is_past_suspend_mark(self, since: Instant) -> bool:
+    def _calls_for_suspend(self, since: Instant) -> bool:
+        """Whether an episode of which nothing was told yet is to be suspended at once."""
         policy = self.everybody.versions[self.everybody.policy_for(self.account.own, since)]
+        if policy.suspension_ahead:  # its `arrears_started` has to be out first
+            return False
         allowances = allowances_in_force(self.now, self.account.own, self.everybody.standing)
         found = marks(since, policy, allowances, self.held, floor=since, suspended_at=None)
         return self.moment.passed(found.suspend)

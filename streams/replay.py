@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from models.everybody import Everybody
 from models.monitor import Monitor, Published, Terms
+from models.records import Control, Package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -52,8 +53,8 @@ class Step(NamedTuple):
 
 def entry(record: Record, number: int) -> Entry:
     """The place of a record."""
-    kind = getattr(record, "kind", "")
-    return Entry(record.at, RANKS.get(kind, _BETWEEN), record.event_id, number, record)
+    rank = RANKS.get(record.kind, _BETWEEN) if isinstance(record, Control | Package) else _BETWEEN
+    return tuple.__new__(Entry, (record.at, rank, record.event_id, number, record))  # twice as fast as Entry(…)
 
 
 def sort_entries(entries: list[Entry], raw: Callable[[int], bytes]) -> None:
@@ -85,7 +86,9 @@ class Replay:
         index, count = 0, len(entries)
         while index < count:
             at = entries[index].at
-            yield from self._run_to(at)
+            due = monitor.next_due()
+            if due is not None and due < at:
+                yield from self._run_to(at)
             monitor.remember_from(at)
             start = index
             while index < count and (place := entries[index]).at == at:

@@ -25,7 +25,7 @@ from streams.faults import Unusable
 from streams.files import STANDARD, shown_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -73,13 +73,15 @@ class Output:
                 Path(self._temporary).unlink()
             UNFINISHED.discard(self._temporary)
 
-    def write(self, value: object) -> None:
-        """Add a line."""
-        line = _encode(value)
-        self._parts += (line, b"\n")
-        self._size += len(line)
-        if self._size >= _WRITE_AT:
-            self.flush()
+    def write_all(self, values: Iterable[object]) -> None:
+        """Add a line for each."""
+        parts = self._parts
+        for value in values:
+            line = _encode(value)
+            parts += (line, b"\n")
+            self._size += len(line)
+            if self._size >= _WRITE_AT:
+                self.flush()
 
     def finish(self) -> None:
         """Everything has been written: put the file in its place."""
@@ -172,16 +174,19 @@ class Outputs:
         self.notices = notices
         self.accounts = accounts
         self.dead_letters = dead_letters
+        self._there = [output for output in (commands, notices, accounts, dead_letters) if output is not None]
 
     def __iter__(self) -> Iterator[Output]:
         """Those that are there."""
-        return (o for o in (self.commands, self.notices, self.accounts, self.dead_letters) if o is not None)
+        return iter(self._there)
 
     @property
     def unread(self) -> bool:
         """Whether there are outputs, and the readers of all have gone."""
-        closed = [output.closed for output in self]
-        return bool(closed) and all(closed)
+        for output in self._there:  # a generator would cost more than the look
+            if not output.closed:
+                return False
+        return bool(self._there)
 
 
 def _can_be_replaced(target: str, there: os.stat_result) -> bool:
