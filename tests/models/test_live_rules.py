@@ -187,7 +187,7 @@ def test_suspends_and_deletes_wait_the_lateness_of_the_policy() -> None:
 
 def test_evidence_that_removes_the_reason_of_a_delete_is_told_and_stops_deletes_until_resume() -> None:
     partition = Partition()
-    partition.clock(0)
+    partition.clock(10)
     for account in ("a1", "a2"):
         bill(partition, 0 if account == "a1" else 10, account=account)
     for hours in (0, 10, 20.1, 24.01, 30.1, 34.01, 192.01, 202.01, 288.01, 298.01, 336.01, 346.01, 361.01):
