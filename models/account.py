@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     Refuse: TypeAlias = Callable[[Source, Refusal], None]
 
 
-class Horizon(NamedTuple):
-    """How far back an account remembers: its movements and ids, and the ids of usage."""
+class Horizon:
+    """How far back accounts remember: their movements and ids, and the ids of usage. It moves on with time."""
 
-    history: Instant
-    usage: Instant
+    __slots__ = ("history", "usage")
+
+    def __init__(self, history: Instant, usage: Instant) -> None:
+        self.history = history
+        self.usage = usage
 
 
 class Fact(NamedTuple):

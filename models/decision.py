@@ -626,7 +626,7 @@ class Decision:
                 arrears_since,
                 None if deadline is None or deadline > LAST_INSTANT else format_instant(deadline),
                 command_id,
-                policy=None if policy is None else policy.label,
+                None if policy is None else policy.label,
                 **particulars,  # type: ignore[arg-type]
             )
         )

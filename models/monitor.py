@@ -135,7 +135,8 @@ class Monitor:
         Live, that is the oldest of the inputs' watermarks, and changes of a bill go on waiting for it.
         """
         history = complete - self.everybody.history
-        self._horizon = Horizon(history, complete - self.terms.usage_history)
+        self._horizon.history = history
+        self._horizon.usage = complete - self.terms.usage_history
         self._settled = complete if self.terms.live is None else history - 1
 
     def apply(self, record: Record, origin: Origin) -> bool:
@@ -257,7 +258,7 @@ class Monitor:
         moment = self._moment
         self.clock = self.everybody.decided_to = moment.now = now
         moment.past, moment.history = past, self._horizon.history
-        for account in self._to_decide(now):
+        for account in self._to_decide(now, past=past):
             self._decide(account, moment)
         if self._waiting:
             self._refuse_waiting()
@@ -267,11 +268,12 @@ class Monitor:
         moment.commands, moment.notices = [], []
         return published
 
-    def _to_decide(self, now: Instant) -> Iterable[Account]:
+    def _to_decide(self, now: Instant, *, past: bool) -> Iterable[Account]:
         touched, self._touched = self._touched, {}
         self.everybody.is_touched = False
         due = self._due
-        while due and due[0][0] <= now:
+        # What falls due at `now` itself comes once the clock is past it.
+        while due and (due[0][0] < now or (past and due[0][0] == now)):
             at, account_id = heappop(due)
             if account_id == EVERYBODY:
                 for account in self.accounts.active():
@@ -285,7 +287,7 @@ class Monitor:
         account.touched = False
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
-        if self._is_quiet(account, now):
+        if self._is_quiet(account, moment):
             return
         due = Decision(account, moment).decide()
         account.changed = False
@@ -299,10 +301,12 @@ class Monitor:
             heappush(self._due, (due, account.account_id))
 
     @staticmethod
-    def _is_quiet(account: Account, now: Instant) -> bool:
+    def _is_quiet(account: Account, moment: Moment) -> bool:
         """Whether nothing can have come of the records: the account stays clear, or its episode runs on as it did."""
         ledger, enforcement = account.ledger, account.enforcement
-        if account.changed or account.facts or ledger.has_more or (account.due is not None and account.due <= now):
+        if account.changed or account.facts or ledger.has_more:
+            return False
+        if account.due is not None and moment.passed(account.due):
             return False
         if enforcement is None:
             return not ledger.in_arrears

@@ -186,7 +186,7 @@ def _about(inputs: Inputs, account_id: str) -> tuple[list[Entry], list[BadLine]]
 def _read_whose(line: bytes) -> _Whose | None:
     try:
         return _whose(line)
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
 
 

@@ -30,6 +30,7 @@ _FIRST = {"policies": 0, "opening": 1, "release": 2, "purchased": 3}
 _LAST = {"cancelled": 5, "reopen": 6}
 _BETWEEN = 4
 RANKS = _FIRST | _LAST
+_RANKED = (Control, Package)
 
 
 class Entry(NamedTuple):
@@ -53,7 +54,7 @@ class Step(NamedTuple):
 
 def entry(record: Record, number: int) -> Entry:
     """The place of a record."""
-    rank = RANKS.get(record.kind, _BETWEEN) if isinstance(record, Control | Package) else _BETWEEN
+    rank = RANKS.get(record.kind, _BETWEEN) if isinstance(record, _RANKED) else _BETWEEN
     return tuple.__new__(Entry, (record.at, rank, record.event_id, number, record))  # twice as fast as Entry(…)
 
 
