@@ -16,7 +16,7 @@ from models.instants import FIRST_INSTANT, LAST_INSTANT, Instant, format_instant
 from models.ledger import check_same_content
 from models.outputs import AccountView, Command, DeadLetter, Notice, Source, dead_letter
 from models.policy import Policies
-from models.records import Bill, Control, Package, Payment, Usage, fingerprint
+from models.records import Ack, Bill, Control, Package, Payment, Usage, fingerprint
 from models.refusal import Refusal
 from models.views import account_view
 
@@ -159,7 +159,10 @@ class Monitor:
         except Refusal as refusal:
             self.refuse(origin(), refusal)
             return False
-        self._touch(account)
+        if type(record) in _MOVES_NOTHING and not account.facts:
+            self.accounts[account_id] = account  # nothing for a decision to see
+        else:
+            self._touch(account)
         if not accepted:
             self._waiting.add(account_id)
         return accepted
@@ -337,6 +340,7 @@ class Monitor:
                 yield account_view(account, moment)
 
 
+_MOVES_NOTHING = frozenset((Usage, Package, Ack))
 _FIELDS = {Bill: "issued_at", Payment: "paid_at", Usage: "ended_at"}
 
 

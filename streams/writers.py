@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 #: Bytes that are gathered until they are written.
 _WRITE_AT: Final = 1 << 20
 
-#: What is open already: standard output, or what a shell hands over for `>(…)`.
-_DESCRIPTOR: Final = re.compile(r"/dev/stdout|/(?:dev|proc/self)/fd/([0-9]{1,6})")
+#: What is open already: what a shell hands over for `>(…)`, say.
+_DESCRIPTOR: Final = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,6})")
+_NAMED: Final = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}
 
 #: Files and folders that are to go if the process has to stop before its end.
 UNFINISHED: Final[set[str]] = set()
@@ -105,9 +106,9 @@ class Output:
                 raise ValueError("it is closed")
             self._fd = os.dup(sys.stdout.fileno())
             return
-        descriptor = _DESCRIPTOR.fullmatch(self._path)
+        descriptor = _DESCRIPTOR.fullmatch(_NAMED.get(self._path, self._path))
         if descriptor is not None:  # opened by its name it would be written from its beginning, whatever is in it
-            self._fd = os.dup(1 if descriptor[1] is None else int(descriptor[1]))
+            self._fd = os.dup(int(descriptor[1]))
             return
         target = os.path.realpath(self._path)
         try:

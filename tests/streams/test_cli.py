@@ -140,13 +140,13 @@ def test_a_named_pipe_is_written_as_the_run_goes(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-"])
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-", "/dev/stderr"])
 def test_what_is_appended_to_keeps_what_it_holds(tmp_path: Path, name: str) -> None:
     bills, appended = write(tmp_path / "bills", bill(1, DAY_1), bill(2, DAY_3)), tmp_path / "appended"
     appended.write_text('{"action":"before"}\n')
     with appended.open("ab") as out:
         command = [*ARREARS, "replay", "-q", "--bills", str(bills), "--commands", name]
-        assert subprocess.run(command, stdout=out, check=False, env=environment(), cwd=ROOT).returncode == 0
+        assert subprocess.run(command, stdout=out, stderr=out, check=False, env=environment(), cwd=ROOT).returncode == 0
     assert [command["action"] for command in read(appended)] == ["before", "suspend"]
 
 
