@@ -41,7 +41,9 @@ class NewerState(Exception):
     """State that was written by a newer release: this one cannot read it."""
 
     def __init__(self, version: int) -> None:
-        super().__init__(f"state of version {version}; this release reads up to version {VERSION}: start a newer release")
+        super().__init__(
+            f"state of version {version}; this release reads up to version {VERSION}: start a newer release"
+        )
         self.version = version
 
 
@@ -221,9 +223,7 @@ def _ledger_state(ledger: Ledger, rows: Rows) -> _LedgerState:
 def _fold_state(fold: Fold) -> _FoldState:
     # An integral (millionths x µs) soon needs more than the 64 bits of a msgpack integer.
     integral, ended = _big(fold.integral), _big(fold.ended_integral)
-    return _FoldState(
-        fold.balance, fold.limit, fold.at, fold.since, integral, fold.ended_since, fold.ended_at, ended
-    )
+    return _FoldState(fold.balance, fold.limit, fold.at, fold.since, integral, fold.ended_since, fold.ended_at, ended)
 
 
 def _big(value: int) -> bytes:
@@ -238,7 +238,7 @@ def _write_rows(
     number: int,
     rows: Rows,
 ) -> int:
-    """Encode the buckets with a changed item; returns how many buckets there are now (0: the items stay in the head)."""
+    """Encode the buckets with a changed item; returns how many there are now (0: the items stay in the head)."""
     wanted = _row_number(len(items), number)
     buckets = {_bucket(item_id, wanted) for item_id in changed} if wanted else set()
     if wanted != number:
@@ -437,4 +437,3 @@ def decode_everybody(data: bytes) -> Everybody:
     everybody.stops = {stop.reason: stop for stop in state.stops}
     everybody.stopped = set(state.stopped)
     return everybody
-

@@ -76,7 +76,18 @@ class Moment:
 class Decision:
     """The decision on `account` at `moment`. `due` says afterwards when it has to be decided on again."""
 
-    __slots__ = ("account", "due", "enforcement", "everybody", "held", "ledger", "marks_may_move", "moment", "now", "policy")
+    __slots__ = (
+        "account",
+        "due",
+        "enforcement",
+        "everybody",
+        "held",
+        "ledger",
+        "marks_may_move",
+        "moment",
+        "now",
+        "policy",
+    )
 
     def __init__(self, account: Account, moment: Moment) -> None:
         self.account = account
@@ -219,9 +230,9 @@ class Decision:
                 self._suspend(episode)
         if not blocked:
             self._warn_of_delete(episode)
-        if self.enforcement.suspension is not None and self._required(episode, blocked) is Required.END:
-            if self._may("delete"):
-                self._delete(episode)
+        suspended = self.enforcement.suspension is not None
+        if suspended and self._required(episode, blocked) is Required.END and self._may("delete"):
+            self._delete(episode)
 
     def _may(self, action: Action) -> bool:
         """Whether nothing stops this command (§3); what is stopped goes on with a `resume`."""
@@ -322,16 +333,14 @@ class Decision:
         nearest = self._due_warning(seen, ahead)
         if nearest is not None:
             index, at = nearest
-        elif self.enforcement.suspension is None or not self.moment.passed(seen.mark):
+        elif not self._needs_notice(episode, seen.mark):
             return
-        elif self._counting_notice(episode) is not None:
-            return
-        else:  # the mark has passed, and the delete needs a notice that counts
+        else:
             index, at = len(ahead) - 1, self._needed_notice_at(episode, seen.mark)
             if not self.moment.passed(at):
                 self._wake(at)
                 return
-        deadline = self._after_notices(episode, max(seen.mark, self.moment.told_at(at) + ahead[-1]))
+        deadline = self._after_notices(max(seen.mark, self.moment.told_at(at) + ahead[-1]))
         self._give_warning(episode, _DELETION_AHEAD, seen.mark, ahead[index], at, deadline)
         episode.delete_mark = MarkSeen(seen.mark, seen.since, max(seen.given, index + 1))
         self._due_warning(episode.delete_mark, ahead)
@@ -352,9 +361,15 @@ class Decision:
             due = index, at
         return due
 
+    def _needs_notice(self, episode: Episode, mark: Instant) -> bool:
+        """Whether the delete mark has passed and no `deletion_ahead` counts that was given."""
+        suspended = self.enforcement.suspension is not None
+        return suspended and self.moment.passed(mark) and self._counting_notice(episode) is None
+
     def _needed_notice_at(self, episode: Episode, mark: Instant) -> Instant:
-        """When the notice may go out that a delete needs whose mark has passed: outside of holds, and once the earlier
-        ones' deadlines have passed (each fell in a hold, else it would count).
+        """When the notice may go out that such a delete needs.
+
+        Outside of holds, and once the earlier ones' deadlines have passed (each fell in a hold, else it would count).
         """
         deadlines = [
             warned.decided_at + self.policy.deletion_ahead[-1]
@@ -408,9 +423,9 @@ class Decision:
             notice_at = self.held.free_from(max(mark - ahead[seen.given], seen.since, self.now))
         else:
             notice_at = max(self.now, self._needed_notice_at(episode, mark))
-        return self._after_notices(episode, max(mark, notice_at + ahead[-1]))
+        return self._after_notices(max(mark, notice_at + ahead[-1]))
 
-    def _after_notices(self, episode: Episode, deadline: Instant) -> Instant:
+    def _after_notices(self, deadline: Instant) -> Instant:
         """A notice whose deadline falls in a hold does not count: another one follows at the hold's end."""
         while self.held.covers(deadline):
             deadline = self.held.free_from(deadline) + self.policy.deletion_ahead[-1]
@@ -656,7 +671,9 @@ _NOTHING: Final = Enforcement()
 
 def _given(episode: Episode, kind: str, mark: Instant, ahead: tuple[Duration, ...]) -> int:
     """How many of a mark's warnings are given or have lapsed: a mark that moves away and back is the old mark."""
-    nearest = min((warned.ahead for warned in episode.warned if warned.kind == kind and warned.mark == mark), default=NEVER)
+    nearest = min(
+        (warned.ahead for warned in episode.warned if warned.kind == kind and warned.mark == mark), default=NEVER
+    )
     return sum(duration >= nearest for duration in ahead)
 
 
@@ -667,6 +684,3 @@ def unpaid_bills(account: Account) -> tuple[tuple[UnpaidBill, ...], int]:
         UnpaidBill(bill_id, format_money(total), format_money(outstanding)) for bill_id, total, outstanding in unpaid
     )
     return bills, count
-
-
-

@@ -71,8 +71,9 @@ class Warned(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class MarkSeen(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A mark's value, since when it has had it (a moved mark's warnings go out from then on), and how many of its
-    warnings are given or have lapsed.
+    """A mark's value, since when it has had it, and how many of its warnings are given or have lapsed.
+
+    A moved mark's warnings go out from `since` on.
     """
 
     mark: Instant
@@ -110,8 +111,9 @@ class Suspension(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Deletion(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The delete that ended the account, with the fee and the policy as at that time. One taken over by an opening has
-    no command, no `effective_at` and no `since`.
+    """The delete that ended the account, with the fee and the policy as at that time.
+
+    One taken over by an opening has no command, no `effective_at` and no `since`.
     """
 
     decided_at: Instant

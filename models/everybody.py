@@ -1,4 +1,4 @@
-"""What stands for all accounts of a partition: the policies (R10), the controls for `*`, and what stops commands (§3)."""
+"""What stands for all accounts of a partition: policies (R10), the controls for `*`, what stops commands (§3)."""
 
 from __future__ import annotations
 

@@ -118,8 +118,9 @@ class Fold(msgspec.Struct, array_like=True, gc=False):
 
 
 class Changes:
-    """What has changed since a ledger was encoded last, and in how many rows it was then; nothing, until it is encoded
-    for the first time.
+    """What has changed since a ledger was encoded last, and in how many rows it was then.
+
+    Nothing is kept until it is encoded for the first time: a replay never does.
     """
 
     __slots__ = ("bill_rows", "bills", "movement_rows", "movements", "tracked")
@@ -378,10 +379,8 @@ class Ledger:
         for instant, fold in self._history():
             if instant > at:
                 break
-            if fold.balance + fold.limit >= 0:
-                since = None
-            else:
-                since = fold.at if fold.since is None else fold.since
+            began = fold.at if fold.since is None else fold.since
+            since = began if fold.balance + fold.limit < 0 else None
         return since
 
     def _history(self) -> Iterator[tuple[Instant, Fold]]:

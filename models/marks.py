@@ -1,7 +1,7 @@
 """When an episode's marks fall: the suspend mark and the delete mark (contract §1 "Marks", "Holds", "Allowance").
 
-Everything here is arithmetic on elapsed time, as known at one instant: a hold or an allowance that begins later does not
-count yet. `standing.NEVER` stands for a mark that never comes.
+Everything here is arithmetic on elapsed time, as known at one instant: a hold or an allowance that begins later does
+not count yet. `standing.NEVER` stands for a mark that never comes.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def marks(
 ) -> Marks:
     """The marks of the episode that began at `since`, without the `min_suspended` part of the delete mark.
 
-    `allowances` are those in force by now, oldest first. No mark lies before `floor` (an opening's `at`). `suspended_at` is when the account was suspended, None if it is not.
+    `allowances` are those in force by now, oldest first. No mark lies before `floor` (an opening's `at`).
+    `suspended_at` is when the account was suspended, None if it is not.
     """
     granted: Duration = 0
     later = []

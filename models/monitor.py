@@ -189,7 +189,9 @@ class Monitor:
 
     def _check_time(self, record: Record, live: Live) -> None:
         if record.at > self.clock + live.max_ahead:
-            message = f"{_field(record)}: {format_instant(record.at)} is more than {live.max_ahead // 1_000_000} s ahead"
+            message = (
+                f"{_field(record)}: {format_instant(record.at)} is more than {live.max_ahead // 1_000_000} s ahead"
+            )
             raise Refusal("too_early", _field(record), f"{message} of the clock, {format_instant(self.clock)}")
         if record.at < self._horizon.history:
             message = f"{_field(record)}: {format_instant(record.at)} lies before the history that is kept"

@@ -43,8 +43,9 @@ class Prepaid(msgspec.Struct, array_like=True, gc=False):
 
 
 class Seen:
-    """Ids that have been seen, with their instant and the fingerprint of their content; kept in buckets, so that one
-    more id changes one bucket only.
+    """Ids that have been seen, with their instant and the fingerprint of their content.
+
+    They are kept in buckets, so that one more id changes one bucket only.
     """
 
     __slots__ = ("buckets", "changed", "size")
@@ -88,7 +89,7 @@ class Seen:
 class UsageBook:
     """The packages of one account, the cost of its usage since the last bill, and the ids of its usage."""
 
-    __slots__ = ("changed_hours", "costs_in_rows", "costs", "package_events", "packages", "seen", "unbilled")
+    __slots__ = ("changed_hours", "costs", "costs_in_rows", "package_events", "packages", "seen", "unbilled")
 
     def __init__(self) -> None:
         self.packages: list[Prepaid] = []

@@ -2,8 +2,11 @@
 
 Each state is a story told to a partition. Its file holds the journal that the release wrote (head and rows of each
 account, base64), the views that the accounts gave, and what the next decisions published: every later release must
-still read it so. Files are written once for each version of the encoding and then stay; `--again` writes those of
-today's version anew, which is right only as long as no release has written it.
+still read it so. Beside them stands the shape of the encoding, so that a change of it without another version is seen.
+
+Files are written once for each version of the encoding and then stay. `--again` writes those of today's version anew,
+which is right only as long as no release has written it. `--outcomes` leaves the states as they are and tells anew what
+they show and lead to: for a rule that was mended.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from models import codec
 from models.codec import VERSION, decode_everybody
 from models.instants import HOUR, format_instant
+from models.ledger import Movement, OpenBill
 from models.monitor import Monitor
 from models.policy import parse_policies
 from models.records import decode
@@ -180,7 +185,13 @@ def fee_carried() -> Partition:
 
 def taken_over() -> Partition:
     partition = new()
-    opening = {"balance": "-12.5", "currency": "CNY", "status": "suspended", "arrears_since": -48, "sequence": 7}
+    opening: dict[str, Any] = {
+        "balance": "-12.5",
+        "currency": "CNY",
+        "status": "suspended",
+        "arrears_since": -48,
+        "sequence": 7,
+    }
     control(partition, "opening", 0, **opening)
     opening |= {"balance": "3", "status": "current", "arrears_since": None}
     control(partition, "opening", 0, "a2", **opening)
@@ -376,18 +387,63 @@ def file_of(name: str, version: int = VERSION) -> Path:
     return GOLDEN / f"v{version}-{name}.json"
 
 
-def _write(*, again: bool) -> None:
+def states_kept() -> list[Path]:
+    """The golden files of all versions."""
+    return sorted(GOLDEN.glob("v*.json"))
+
+
+# Shape ------------------------------------------------------------------------------------------------------------
+
+
+def shape() -> dict[str, Any]:
+    """How the encoding of today is laid out: every array with its items, whatever the fields are called."""
+    rows = {"m": list[Movement], "b": list[OpenBill], "u": dict[str, tuple[int, int]], "c": dict[int, int]}
+    kinds = {"head": codec._Head, "everybody": codec._EverybodyState} | rows
+    found, components = msgspec.json.schema_components(kinds.values())
+    told = {"version": VERSION, "kinds": dict(zip(kinds, found, strict=True)), "components": components}
+    return {name: _without(part, ("description", "title")) for name, part in told.items()}
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(part, names) for name, part in value.items() if name not in names}
+    return [_without(part, names) for part in value] if isinstance(value, list | tuple) else value
+
+
+def shape_of(version: int = VERSION) -> Path:
+    """Where the shape of a version is kept."""
+    return GOLDEN / f"shape-v{version}.json"
+
+
+# Writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{path.name} is written")  # noqa: T201
+
+
+def write_states(*, again: bool) -> None:
     GOLDEN.mkdir(exist_ok=True)
+    if again or not shape_of().exists():
+        _write(shape_of(), shape())
     for name, state in STATES.items():
-        path = file_of(name)
-        if path.exists() and not again:
-            print(f"{path.name} is there and stays")  # noqa: T201
-            continue
-        path.write_text(json.dumps(as_file(name, state()), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"{path.name} is written")  # noqa: T201
+        if again or not file_of(name).exists():
+            _write(file_of(name), as_file(name, state()))
+
+
+def write_outcomes() -> None:
+    for path in states_kept():
+        file = json.loads(path.read_text(encoding="utf-8"))
+        _write(path, file | outcome(recovered(journal_of(file))))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Keep today's encoded states for later releases to read.")
     parser.add_argument("--again", action="store_true", help=f"write those of version {VERSION} anew")
-    _write(again=parser.parse_args().again)
+    parser.add_argument("--outcomes", action="store_true", help="tell anew what the kept states show and lead to")
+    options = parser.parse_args()
+    if options.outcomes:
+        write_outcomes()
+    else:
+        write_states(again=options.again)

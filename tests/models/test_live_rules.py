@@ -125,7 +125,8 @@ def test_an_episode_that_came_and_went_between_two_decisions_is_skipped() -> Non
     bill(partition, 0)
     top_up(partition, 40)
     partition.decide_after(50)
-    assert partition.commands == partition.notices == []
+    assert partition.commands == []
+    assert partition.notices == []
 
 
 def test_late_evidence_that_ends_one_episode_and_begins_another_restores_until_the_new_mark() -> None:

@@ -25,7 +25,9 @@ def usage(at: int, quantity: str = "1", cost: int | None = None, **more: Any) ->
 def purchase(book: UsageBook, package_id: str, quantity: str, *, horizon: int = ALWAYS, **more: Any) -> None:
     fields: dict[str, Any] = {"service": "compute", "unit": "hour", "at": 0, "starts_at": 0, "ends_at": 100} | more
     event_id = fields.pop("event_id", f"purchase-{package_id}")
-    book.change_package(Package(event_id, "a1", package_id, "purchased", quantity=parse_fine(quantity), **fields), 7, horizon)
+    book.change_package(
+        Package(event_id, "a1", package_id, "purchased", quantity=parse_fine(quantity), **fields), 7, horizon
+    )
 
 
 def cancel(book: UsageBook, package_id: str, at: int, *, horizon: int = ALWAYS) -> None:
