@@ -6,12 +6,11 @@ import os
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
 
-from models.contract import Topic
 from models.instants import parse_instant
 from models.outputs import Source, dead_letter
 from models.policy import BUILT_IN, Policies, load_policies
@@ -20,6 +19,9 @@ from models.refusal import Refusal
 from streams.replay import Entry, Replay, entry
 from tests.models.histories import History, histories, lines
 from tests.oracle import replay as slow_replay
+
+if TYPE_CHECKING:
+    from models.contract import Topic
 
 #: `ARREARS_HISTORIES=20000` makes the long run.
 HISTORIES = int(os.environ.get("ARREARS_HISTORIES", "300"))
