@@ -451,6 +451,7 @@ class Decision:
             episode=episode,
             deadline=self.can_delete_at(episode),
             command_id=command_id,
+            services=services,
         )
 
     def _restore(self, reason: Reason, effective_at: Instant, since: Instant, policy: Policy, fee: int) -> None:
@@ -477,6 +478,7 @@ class Decision:
             policy=policy,
             command_id=command_id,
             reason=reason,
+            services=suspension.services,
         )
 
     def _delete(self, episode: Episode) -> None:
@@ -495,7 +497,8 @@ class Decision:
             policy.deletes,
             notice_id=None if counting is None else counting.notice_id,
         )
-        self._tell("deleted", self.moment.told_at(effective_at), episode=episode, command_id=command_id)
+        told_at = self.moment.told_at(effective_at)
+        self._tell("deleted", told_at, episode=episode, command_id=command_id, services=policy.deletes)
         enforcement = self.enforcement
         enforcement.deletion = Deletion(
             self.now, policy.deletes, command_id, effective_at, episode.since, fees.reported(fee), episode.policy
@@ -617,8 +620,9 @@ class Decision:
         deadline: Instant | None = None,
         command_id: str | None = None,
         subject: str = "",
-        **particulars: str | None,
+        **particulars: str | tuple[str, ...] | None,
     ) -> str:
+        """Publish a notice; returns its id. `particulars` are what its reader needs beside the fields of all."""
         account = self.account
         if episode is not None:
             since, policy = episode.since, self.policy
@@ -629,22 +633,22 @@ class Decision:
         )
         if late_fee is None:
             late_fee = self.late_fee()
-        self.moment.notices.append(
-            Notice(
-                notice_id,
-                account.account_id,
-                kind,
-                at_text,
-                format_money(self.ledger.owed),
-                format_money(late_fee),
-                account.currency,
-                arrears_since,
-                None if deadline is None or deadline > LAST_INSTANT else format_instant(deadline),
-                command_id,
-                None if policy is None else policy.label,
-                **particulars,  # type: ignore[arg-type]
-            )
+        notice = Notice(
+            notice_id,
+            account.account_id,
+            kind,
+            at_text,
+            format_money(self.ledger.owed),
+            format_money(late_fee),
+            account.currency,
+            arrears_since,
+            None if deadline is None or deadline > LAST_INSTANT else format_instant(deadline),
+            command_id,
+            None if policy is None else policy.label,
         )
+        if particulars:
+            notice = msgspec.structs.replace(notice, **particulars)
+        self.moment.notices.append(notice)
         return notice_id
 
     # -- the fee ----------------------------------------------------------------------------------------------------

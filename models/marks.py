@@ -39,7 +39,7 @@ class HeldTime:
 
     def covers(self, at: Instant) -> bool:
         """Whether a hold covers `at`: at <= t < its end."""
-        return any(start <= at < end for start, end in self._held)
+        return self.free_from(at) != at
 
     def free_from(self, at: Instant) -> Instant:
         """The first instant at or after `at` that no hold covers."""

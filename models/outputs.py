@@ -77,7 +77,6 @@ class Notice(_NoticeFields, frozen=True, gc=False, omit_defaults=True):
     policy: str | None = None
     reason: str | None = None
     services: tuple[str, ...] | None = None
-    unpaid_bills_count: int | None = None
     event_id: str | None = None
     usage_id: str | None = None
     package_id: str | None = None

@@ -52,7 +52,9 @@ def rate(name: str, count: int, seconds: float, of: str = "record") -> Sample:
 
 def cost(name: str, count: int, seconds: float, of: str = "record") -> Sample:
     """What one of so many took."""
-    return Sample(name, seconds / count * 1e6, f"µs a{'n' if of[0] in 'ae' else ''} {of}", seconds / count, of == "record")
+    return Sample(
+        name, seconds / count * 1e6, f"µs a{'n' if of[0] in 'ae' else ''} {of}", seconds / count, of == "record"
+    )
 
 
 def size(name: str, value: float, unit: str) -> Sample:
@@ -92,9 +94,9 @@ class Stopwatch:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Time what is done in this context."""
-        started = time.perf_counter()
+        started = time.process_time()
         yield
-        self.seconds += time.perf_counter() - started
+        self.seconds += time.process_time() - started
 
 
 @contextmanager

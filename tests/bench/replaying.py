@@ -26,10 +26,10 @@ class _Stages(Progress):
         self.decoded_at = self.sorted_at = 0.0
 
     def read(self, size: int) -> None:  # noqa: ARG002
-        self.decoded_at = time.perf_counter()
+        self.decoded_at = time.process_time()
 
     def replaying(self, count: int) -> None:  # noqa: ARG002
-        self.sorted_at = time.perf_counter()
+        self.sorted_at = time.process_time()
 
 
 class _TimedOutput(Output):
@@ -40,9 +40,9 @@ class _TimedOutput(Output):
         self.watch = Stopwatch()
 
     def write(self, value: object) -> None:
-        started = time.perf_counter()
+        started = time.process_time()
         super().write(value)
-        self.watch.seconds += time.perf_counter() - started
+        self.watch.seconds += time.process_time() - started
 
     def finish(self) -> None:
         with self.watch.running():
@@ -59,11 +59,11 @@ def replay_samples(files: Files, commands: Path) -> list[Sample]:
     """One replay, stage by stage."""
     stages = _Stages()
     with without_collector(), _TimedOutput("--commands", str(commands)) as output:
-        started_at = time.perf_counter()
+        started_at = time.process_time()
         inputs = read_inputs(files.paths())
-        read_at = time.perf_counter()
+        read_at = time.process_time()
         tally = FileReplay(inputs, BUILT_IN, "arrears", None, stages).run(Outputs(commands=output))
-        ended_at = time.perf_counter()
+        ended_at = time.process_time()
     assert tally.read.total() == files.records
     assert tally.bad_lines == 0
     assert tally.commands

@@ -46,5 +46,8 @@ def measure_live_skew(bench: Bench) -> Iterator[list[Sample]]:
                 for batch in batches(load):
                     partition.take(batch)
             samples = live_samples(partition, f"live, {how} load")
-            found += (sample._replace(name=f"{sample.name}{'' if not number else f', {how}'}") for number, sample in enumerate(samples))
+            found += (
+                sample._replace(name=f"{sample.name}{'' if not number else f', {how}'}")
+                for number, sample in enumerate(samples)
+            )
         yield found

@@ -36,7 +36,9 @@ def origin() -> Source:
 def records_of(files: Files) -> list[Record]:
     """The records of files, by instant."""
     found = [
-        decode(topic, line) for topic, path in zip(("bills", "payments"), files[:2], strict=True) for line in path.open("rb")
+        decode(topic, line)
+        for topic, path in zip(("bills", "payments"), files[:2], strict=True)
+        for line in path.open("rb")
     ]
     return sorted(found, key=lambda record: record.at)
 

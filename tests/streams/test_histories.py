@@ -97,8 +97,10 @@ def test_each_account_is_explained_as_it_is_replayed(history: History) -> None:
             )
         balances = ["0", *(event["balance_after"] for event in told["events"] if event["type"] == "record")]
         assert balances[-1] == account["balance"]
-        refused = [event for event in told["events"] if event.get("result") == "refused"]
+        refused = [
+            event for event in told["events"] if event.get("result") == "refused" and event["account_id"] == mine
+        ]
         letters = [letter for letter in outputs["dead_letters"] if json.loads(letter["value"])["account_id"] == mine]
-        assert {(event["topic"], event["line"]) for event in refused if event["account_id"] == mine} == {
-            (letter["topic"], letter["offset"]) for letter in letters
+        assert {(line["topic"], line["line"], line["error"]) for line in (*refused, *told["bad_lines"])} == {
+            (letter["topic"], letter["offset"], letter["error"]) for letter in letters
         }
