@@ -123,8 +123,6 @@ class Monitor:
             if seen.is_waiting:
                 self._waiting.add(account_id)
         self._due += [(at, EVERYBODY) for at in self.everybody.standing.begins() if at > self.everybody.decided_to]
-        if self.everybody.is_touched:
-            self._due.append((self.everybody.decided_to, EVERYBODY))
         heapify(self._due)
 
     # -- records ----------------------------------------------------------------------------------------------------
@@ -237,7 +235,6 @@ class Monitor:
         else:
             everybody.standing.add(control)
             everybody.is_touched = True
-            heappush(self._due, (control.at, EVERYBODY))
 
     def _add_policies(self, control: Control) -> None:
         assert control.policies is not None  # the contract's model requires it
@@ -275,17 +272,24 @@ class Monitor:
 
     def _to_decide(self, now: Instant, *, past: bool) -> Iterable[Account]:
         touched, self._touched = self._touched, {}
-        self.everybody.is_touched = False
-        due = self._due
+        everybody, due = self.everybody, self._due
+        for_all = everybody.is_touched
+        if everybody.is_touched:
+            everybody.is_touched = False
+            for at in everybody.standing.begins():
+                if at > now:
+                    heappush(due, (at, EVERYBODY))
         # What falls due at `now` itself comes once the clock is past it.
         while due and (due[0][0] < now or (past and due[0][0] == now)):
             at, account_id = heappop(due)
             if account_id == EVERYBODY:
-                for account in self.accounts.active():
-                    account.changed = True
-                    touched[account.account_id] = account
+                for_all = True
             elif (account := self.accounts[account_id]).due == at:
                 touched[account_id] = account
+        if for_all:
+            for account in self.accounts.active():
+                account.changed = True
+                touched[account.account_id] = account
         return touched.values()
 
     def _decide(self, account: Account, moment: Moment) -> None:

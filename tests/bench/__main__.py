@@ -15,7 +15,7 @@ from tests.bench.replaying import measure_replay
 from tests.bench.report import Report
 from tests.bench.skew import measure_live_skew, measure_skew
 from tests.bench.steps import measure_apply, measure_decode
-from tests.bench.stored import measure_few_stored, measure_stored
+from tests.bench.stored import measure_bare_stored, measure_few_stored, measure_stored
 from tests.bench.yardstick import json_and_dict_s, step_s
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ MEASURES: Final[dict[str, Measure]] = {
     "decode": measure_decode,
     "apply": measure_apply,
     "stored": measure_stored,
+    "stored-bare": measure_bare_stored,
     "stored-few": measure_few_stored,
     "usage": measure_usage,
     "usage-unbilled": measure_unbilled_usage,

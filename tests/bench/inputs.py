@@ -49,7 +49,7 @@ def _values(records: int, accounts: int, *, skewed: bool) -> Iterator[tuple[Topi
     dice = random.Random(7)
     hot = max(1, round(accounts * _HOT))
     for number in range(records):
-        account = dice.randrange(hot if skewed and dice.random() < 0.5 else accounts)  # noqa: PLR2004
+        account = dice.randrange(hot if skewed and dice.random() < 0.5 else accounts)
         cents = dice.randrange(1, 50_000)
         at = format_instant(START + number * _EVERY)
         common = {"account_id": f"acc-{account:07d}", "currency": "CNY"}

@@ -1,4 +1,4 @@
-"""The live way, without Kafka: batches of 1,000 records applied, decided on and committed, on accounts kept as bytes."""
+"""The live way, without Kafka: batches of records applied, decided on and committed, on accounts kept as bytes."""
 
 from __future__ import annotations
 

@@ -82,9 +82,9 @@ class Report:
     def heads(self) -> list[str]:
         """What was run on what, and what the ratios are to."""
         spread = f"{min(self.steps) * 1e9:.1f} to {max(self.steps) * 1e9:.1f}"
+        python = f"Python {platform.python_version()} on {os.cpu_count()} CPUs, {platform.machine()}"
         found = [
-            f"Python {platform.python_version()} on {os.cpu_count()} CPUs, {platform.machine()}; "
-            f"medians of {self.bench.repeat}, garbage collector off",
+            f"{python}; processor times, medians of {self.bench.repeat}, garbage collector off",
             f"yardstick: {self.step * 1e9:.1f} ns a step ({spread}) of a plain loop that updates a dict",
         ]
         if self.peers:
@@ -102,8 +102,10 @@ class Report:
         table = Table(caption="\n".join(self.heads()), caption_justify="left")
         for column in ("measure", "what"):
             table.add_column(column)
-        for column, justify in (("median", "right"), ("", "left"), ("steps", "right"), ("× json+dict", "right")):
-            table.add_column(column, justify="right" if justify == "right" else "left")
+        table.add_column("median", justify="right")
+        table.add_column("")
+        table.add_column("steps", justify="right")
+        table.add_column("× json+dict", justify="right")
         before = ""
         for measure, *rest in self.lines():
             if before not in ("", measure):
@@ -138,6 +140,6 @@ class Report:
 
 
 def _number(value: float) -> str:
-    if value >= 1000:  # noqa: PLR2004
+    if value >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"  # noqa: PLR2004
+    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"

@@ -16,6 +16,7 @@ from tests.bench.measuring import Stopwatch, cost, without_collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from models.monitor import Accounts
     from models.records import Record, Topic
@@ -35,11 +36,8 @@ def origin() -> Source:
 
 def records_of(files: Files) -> list[Record]:
     """The records of files, by instant."""
-    found = [
-        decode(topic, line)
-        for topic, path in zip(("bills", "payments"), files[:2], strict=True)
-        for line in path.open("rb")
-    ]
+    topics: tuple[tuple[Topic, Path], ...] = (("bills", files.bills), ("payments", files.payments))
+    found = [decode(topic, line) for topic, path in topics for line in path.read_bytes().splitlines()]
     return sorted(found, key=lambda record: record.at)
 
 

@@ -21,7 +21,7 @@ from models.store import AccountStore
 from tests.bench.inputs import START
 from tests.bench.live import TERMS, LivePartition
 from tests.bench.measuring import Sample, Stopwatch, cost, size, without_collector
-from tests.bench.steps import BATCH, new_monitor, origin
+from tests.bench.steps import BATCH, origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,13 +45,18 @@ def measure_stored(bench: Bench) -> Iterator[list[Sample]]:
     yield from _in_child(bench.sizes.stored, bench.repeat)
 
 
+def measure_bare_stored(bench: Bench) -> Iterator[list[Sample]]:
+    """The same with accounts of which nothing is known but one unpaid bill."""
+    yield from _in_child(bench.sizes.stored, bench.repeat, bare=True)
+
+
 def measure_few_stored(bench: Bench) -> Iterator[list[Sample]]:
     """The same with a hundredth of the accounts: the times should be the same."""
     yield from _in_child(bench.sizes.stored // 100, bench.repeat)
 
 
-def _in_child(accounts: int, repeat: int) -> list[list[Sample]]:
-    command = [sys.executable, "-m", "tests.bench.stored", str(accounts), str(repeat)]
+def _in_child(accounts: int, repeat: int, *, bare: bool = False) -> list[list[Sample]]:
+    command = [sys.executable, "-m", "tests.bench.stored", str(accounts), str(repeat), *(["bare"] if bare else [])]
     told = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, check=True).stdout
     return msgspec.convert(json.loads(told), list[list[Sample]])
 
@@ -80,8 +85,9 @@ def _records(number: int, at: Instant) -> list[Record]:
     ]
 
 
-def _fill(partition: LivePartition, accounts: int) -> Instant:
+def _fill(partition: LivePartition, accounts: int, *, bare: bool) -> Instant:
     """Put that many accounts in arrears; returns how far apart their marks are."""
+    first_record = -1 if bare else 0
     apart = _SPREAD // accounts
     monitor = partition.monitor
     for first in range(0, accounts, BATCH):
@@ -89,31 +95,32 @@ def _fill(partition: LivePartition, accounts: int) -> Instant:
         monitor.clock = START + last * apart
         monitor.remember_from(monitor.clock)
         for number in range(first, last):
-            for record in _records(number, START + number * apart):
+            for record in _records(number, START + number * apart)[first_record:]:
                 monitor.apply(record, origin)
         partition.decide(START + last * apart)
         partition.commit()
     return apart
 
 
-def run(accounts: int, repeat: int) -> Iterator[list[Sample]]:
+def run(accounts: int, repeat: int, *, bare: bool) -> Iterator[list[Sample]]:
     """Fill the store once, then measure again and again."""
     partition = LivePartition()
     gc.collect()
     before = _resident_bytes()
-    apart = _fill(partition, accounts)
+    apart = _fill(partition, accounts, bare=bare)
     partition.forget_times()
     gc.collect()
     taken = (_resident_bytes() - before) / accounts
     written = sum(map(len, partition.store._heads.values())) / accounts
-    of = f"of {accounts:,}"
+    of = f"of {accounts:,} with one bill each" if bare else f"of {accounts:,}"
     now = START + _FIRST_MARK
     dice = random.Random(7)
+    sizes = [size(f"memory of an account, {of}", taken, "bytes"), size(f"encoded account, {of}", written, "bytes")]
+    if bare:
+        yield sizes
+        return
     for repetition in range(repeat):
-        found = [
-            size(f"memory of an account, {of}", taken, "bytes"),
-            size(f"encoded account, {of}", written, "bytes"),
-        ]
+        found = list(sizes)
         due = []
         for _ in range(_ROUNDS):
             now += _DUE * apart
@@ -186,5 +193,4 @@ def _take_over(partition: LivePartition, of: str) -> list[Sample]:
 
 
 if __name__ == "__main__":
-    samples = [[sample._asdict() for sample in found] for found in run(int(sys.argv[1]), int(sys.argv[2]))]
-    print(json.dumps([[list(sample.values()) for sample in found] for found in samples]))  # noqa: T201
+    print(json.dumps(list(run(int(sys.argv[1]), int(sys.argv[2]), bare="bare" in sys.argv))))  # noqa: T201
