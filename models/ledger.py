@@ -308,11 +308,12 @@ class Ledger:
             self._restart()
         movements, tip = self.movements, self.tip
         folded, count = self._folded, len(self.movements)
+        remembered = now - horizon  # as of each instant: a movement may be folded long after it happened
         while folded < count and (movement := movements[folded]).at <= now:
             if movement.at > tip.at:
                 if self._moved:
                     self._folded = folded
-                    self._cover(horizon)
+                    self._cover(tip.at - remembered)
                     folded, count = self._folded, len(movements)  # the horizon may have passed over some
                 tip.close(movement.at)
             tip.add(movement, self.opened_since)
@@ -322,7 +323,7 @@ class Ledger:
             self._moved = True
         self._folded = folded
         if self._moved:
-            self._cover(horizon)
+            self._cover(tip.at - remembered)
             if folded > _SLACK and movements[_SLACK - 1].at < horizon:
                 self.fold(horizon)
 

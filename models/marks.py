@@ -82,9 +82,7 @@ def held_time(now: Instant, own: Standing | None, everybody: Standing) -> HeldTi
     """The time held by the account's own holds and by those for everybody, as known at `now`."""
     if (own is None or not own.holds) and not everybody.holds:
         return NO_HOLDS
-    spans = everybody.spans(now)
-    if own is not None:
-        spans += own.spans(now)
+    spans = ([] if own is None else own.spans(now)) + everybody.spans(now)
     return HeldTime(spans) if spans else NO_HOLDS
 
 

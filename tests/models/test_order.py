@@ -102,7 +102,7 @@ def test_any_order_of_arrival_gives_the_same_ledger(history: History, random: An
             monitor.apply(record, lambda: Source("bills", 0, 0, None, None, None))
             if number in settled_after:  # a decision in between folds what is there
                 for account_id in monitor.accounts:
-                    monitor.accounts[account_id].ledger.settle(end, monitor._horizon.history)
+                    monitor.accounts[account_id].ledger.settle(end, end - HISTORY)
         outcomes.append({k: v for k, v in _ledgers(monitor, end).items() if monitor.accounts[k].usable})
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
