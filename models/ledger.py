@@ -217,8 +217,8 @@ class Ledger:
         return self._folded, self._covered, self._open_total, self._stale
 
     def known_bills(self) -> list[OpenBill]:
-        """Every bill that is not forgotten, in no order."""
-        return list(self._bills_by_id.values())
+        """Every bill that is not forgotten, in the order in which payments cover them."""
+        return sorted(self._bills_by_id.values(), key=_bill_order)
 
     # -- what comes in ----------------------------------------------------------------------------------------------
 
