@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from models.account import Account, Fact
-from models.enforcement import Deletion, Enforcement
+from models.enforcement import Action, Deletion, Enforcement
 from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
 from models.ledger import Fold, Ledger, Movement, OpenBill, Waiting
@@ -399,6 +399,8 @@ class _EverybodyState(msgspec.Struct, array_like=True):
     in_force: list[PoliciesFrom]
     stops: list[Stop]
     stopped: list[str]
+    recent: dict[Action, list[Instant]]
+    unlimited_until: Instant
 
 
 _decode_everybody = _decoder(_EverybodyState)
@@ -416,6 +418,8 @@ def encode_everybody(everybody: Everybody) -> bytes:
         everybody.in_force,
         list(everybody.stops.values()),
         sorted(everybody.stopped),
+        everybody.recent,
+        everybody.unlimited_until,
     )
     return bytes((VERSION,)) + _encode(state)
 
@@ -430,4 +434,6 @@ def decode_everybody(data: bytes) -> Everybody:
     everybody.versions, everybody.in_force = state.versions, state.in_force
     everybody.stops = {stop.reason: stop for stop in state.stops}
     everybody.stopped = set(state.stopped)
+    everybody.recent = state.recent
+    everybody.unlimited_until = state.unlimited_until
     return everybody

@@ -22,6 +22,7 @@ from models.enforcement import (
     MarkSeen,
     Required,
     Suspension,
+    Unconfirmed,
     Warned,
 )
 from models.instants import LAST_INSTANT, MINUTE, Instant, format_instant
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from models.everybody import Everybody
     from models.instants import Duration
     from models.money import Money
+    from models.monitor import Live
     from models.policy import Policy
 
 _DELETION_AHEAD: Final = "deletion_ahead"
@@ -50,13 +52,15 @@ class Moment:
     that falls at `now` has passed.
     """
 
-    __slots__ = ("app_id", "commands", "everybody", "history", "lateness", "notices", "now", "past")
+    __slots__ = ("app_id", "commands", "everybody", "evidence", "history", "live", "notices", "now", "past")
 
-    def __init__(self, app_id: str, everybody: Everybody, *, lateness: bool) -> None:
+    def __init__(self, app_id: str, everybody: Everybody, live: Live | None) -> None:
         self.app_id = app_id
         self.everybody = everybody
-        #: Whether suspends and deletes wait the policy's `lateness` more (§3).
-        self.lateness = lateness
+        #: §3, or None in a replay.
+        self.live = live
+        #: What has been applied, by topic: commands carry it.
+        self.evidence: dict[str, int] | None = None
         self.now: Instant = 0
         self.past = False
         #: Movements and ids before this are forgotten.
@@ -117,6 +121,8 @@ class Decision:
         elif self.account.recheck:
             self._recheck_delete(enforcement.deletion)
         self.account.recheck = False
+        if enforcement.unconfirmed:
+            self._tell_unconfirmed()
         for fact in self.account.facts:
             self._tell_fact(fact)
         self.account.facts.clear()
@@ -236,9 +242,15 @@ class Decision:
 
     def _may(self, action: Action) -> bool:
         """Whether nothing stops this command (§3); what is stopped goes on with a `resume`."""
-        if self.account.stopped or not self.everybody.may(action):
-            self.everybody.stopped.add(self.account.account_id)
+        live, everybody = self.moment.live, self.everybody
+        if live is not None:
+            everybody.guard("suspend", live.max_suspends, self.now)
+            everybody.guard("delete", live.max_deletes, self.now)
+        if self.account.stopped or not everybody.may(action):
+            everybody.stopped.add(self.account.account_id)
             return False
+        if live is not None:
+            everybody.sent(action, self.now)
         return True
 
     def _required(self, episode: Episode, blocked: bool) -> Required:  # noqa: FBT001
@@ -254,11 +266,11 @@ class Decision:
             counting = self._counting_notice(episode)
             if counting is None:
                 return Required.STAY
-            at = max(at, counting.decided_at + policy.deletion_ahead[-1])
+            at = max(at, (self._out_since(counting) or 0) + policy.deletion_ahead[-1])
         return Required.END if self._has_come(at, policy.lateness_delete, blocked) else Required.STAY
 
     def _has_come(self, at: Instant, lateness: Duration, blocked: bool) -> bool:  # noqa: FBT001
-        if self.moment.lateness:
+        if self.moment.live is not None:
             at += lateness
         if self.moment.passed(at) and not blocked:
             return True
@@ -311,10 +323,22 @@ class Decision:
         mark = self._delete_mark(episode)
         for warned in episode.warned:
             if warned.kind == _DELETION_AHEAD and warned.mark == mark:
-                deadline = max(mark, warned.decided_at + self.policy.deletion_ahead[-1])
-                if not self.held.covers(deadline):
+                out_since = self._out_since(warned)
+                if out_since is not None and not self.held.covers(
+                    max(mark, out_since + self.policy.deletion_ahead[-1])
+                ):
                     return warned
         return None
+
+    def _out_since(self, warned: Warned) -> Instant | None:
+        """When a notice was decided; with `notice_acks` when its ack came (None: it has not come yet)."""
+        live = self.moment.live
+        return warned.acked_at if live is not None and live.notice_acks else warned.decided_at
+
+    def _wait_from(self, warned: Warned) -> Instant:
+        """What a delete's `effective_at` counts from: the notice's `at`, or its ack."""
+        live = self.moment.live
+        return warned.acked_at or warned.at if live is not None and live.notice_acks else warned.at
 
     def _warn_of_suspend(self, episode: Episode) -> None:
         seen, ahead = episode.suspend_mark, self.policy.suspension_ahead
@@ -363,8 +387,14 @@ class Decision:
 
     def _needs_notice(self, episode: Episode, mark: Instant) -> bool:
         """Whether the delete mark has passed and no `deletion_ahead` counts that was given."""
-        suspended = self.enforcement.suspension is not None
-        return suspended and self.moment.passed(mark) and self._counting_notice(episode) is None
+        if self.enforcement.suspension is None or not self.moment.passed(mark):
+            return False
+        if self._counting_notice(episode) is not None:
+            return False
+        # One whose ack has not come is waited for.
+        return all(
+            self._out_since(w) is not None for w in episode.warned if w.kind == _DELETION_AHEAD and w.mark == mark
+        )
 
     def _needed_notice_at(self, episode: Episode, mark: Instant) -> Instant:
         """When the notice may go out that such a delete needs.
@@ -372,7 +402,7 @@ class Decision:
         Outside of holds, and once the earlier ones' deadlines have passed (each fell in a hold, else it would count).
         """
         deadlines = [
-            warned.decided_at + self.policy.deletion_ahead[-1]
+            (self._out_since(warned) or self.now) + self.policy.deletion_ahead[-1]
             for warned in episode.warned
             if warned.kind == _DELETION_AHEAD and warned.mark == mark
         ]
@@ -415,7 +445,7 @@ class Decision:
             return NEVER
         counting = self._counting_notice(episode)
         if counting is not None:
-            return max(mark, counting.at + ahead[-1])
+            return max(mark, self._wait_from(counting) + ahead[-1])
         if not ahead:
             return mark
         seen = episode.delete_mark
@@ -486,7 +516,7 @@ class Decision:
         counting = self._counting_notice(episode)
         effective_at = self._delete_mark(episode)
         if counting is not None:
-            effective_at = max(effective_at, counting.at + policy.deletion_ahead[-1])
+            effective_at = max(effective_at, self._wait_from(counting) + policy.deletion_ahead[-1])
         fee = self._fee(episode)
         command_id = self._command(
             Required.END,
@@ -550,10 +580,13 @@ class Decision:
                 CLAUSES[action],
                 reason,
                 supersedes,
-                None,
+                self.moment.evidence,
                 notice_id,
             )
         )
+        live = self.moment.live
+        if live is not None and live.subscribers:
+            enforcement.unconfirmed.append(Unconfirmed(command_id, self.now + live.confirm_within, live.subscribers))
         return command_id
 
     # -- notices ----------------------------------------------------------------------------------------------------
@@ -567,6 +600,27 @@ class Decision:
         suspended = self.enforcement.suspension is not None
         deadline = self.can_delete_at(episode) if suspended else self.can_suspend_at(episode)
         self._tell("arrears_started", episode.told_at, episode=episode, deadline=deadline)
+
+    def _tell_unconfirmed(self) -> None:
+        """§3: a command that a subscriber has not applied in time, or has failed to apply."""
+        unconfirmed = self.enforcement.unconfirmed
+        for index, command in enumerate(unconfirmed):
+            late = command.missing if self.moment.passed(command.due) else ()
+            told = command.told
+            for subscriber in dict.fromkeys((*command.failed, *late)):
+                if subscriber not in told:
+                    told = (*told, subscriber)
+                    self._tell(
+                        "command_unconfirmed",
+                        self.now,
+                        episode=self.enforcement.episode,
+                        command_id=command.command_id,
+                        subject=command.command_id + subscriber,
+                        subscriber=subscriber,
+                        detail="failed" if subscriber in command.failed else "not applied in time",
+                    )
+            unconfirmed[index] = msgspec.structs.replace(command, told=told)
+            self._wake(command.due)
 
     def _tell_fact(self, fact: Fact) -> None:
         record, enforcement = fact.record, self.enforcement

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from models.account import Account, Horizon
 from models.decision import Decision, Moment
 from models.everybody import EVERYBODY, Everybody
-from models.instants import FIRST_INSTANT, LAST_INSTANT, Instant, format_instant
+from models.instants import FIRST_INSTANT, LAST_INSTANT, MINUTE, Instant, format_instant
 from models.ledger import check_same_content
 from models.outputs import AccountView, Command, DeadLetter, Notice, Source, dead_letter
 from models.policy import Policies
 from models.records import Ack, Bill, Control, Package, Payment, Usage, fingerprint
 from models.refusal import Refusal
+from models.standing import NEVER
 from models.views import account_view
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from models.account import Origin
     from models.codec import Peek
+    from models.enforcement import Action
     from models.instants import Duration
     from models.records import Record
 
@@ -46,6 +48,14 @@ class Live(NamedTuple):
 
     #: A record dated later than this past the clock is `too_early`.
     max_ahead: Duration
+    #: The most deletes and suspends of a sliding hour; None: without limit.
+    max_deletes: int | None = 100
+    max_suspends: int | None = 5_000
+    #: Services that have to confirm each command, and by when.
+    subscribers: tuple[str, ...] = ()
+    confirm_within: Duration = 15 * MINUTE
+    #: Whether the wait of a delete runs from the ack of its `deletion_ahead`.
+    notice_acks: bool = False
 
 
 class Published(NamedTuple):
@@ -106,8 +116,10 @@ class Monitor:
         self._horizon = Horizon(FIRST_INSTANT, FIRST_INSTANT)
         #: Bills up to here are all in: a change that still waits for one waits in vain.
         self._settled: Instant = FIRST_INSTANT - 1
-        self._moment = Moment(terms.app_id, self.everybody, lateness=terms.live is not None)
+        self._moment = Moment(terms.app_id, self.everybody, terms.live)
         self._touched: dict[str, Account] = {}
+        #: Those of the touched that a fence covers.
+        self._sealed: dict[str, Account] = {}
         self._waiting: set[str] = set()
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
@@ -152,6 +164,8 @@ class Monitor:
                 self._apply_to_everybody(record)
                 return True
             if account is None:
+                if isinstance(record, Ack):
+                    return True  # of nothing that was ever sent
                 account = Account(account_id)
             accepted = self._apply_to(account, record, origin)
         except Refusal as refusal:
@@ -172,6 +186,22 @@ class Monitor:
     def refuse(self, source: Source, refusal: Refusal) -> None:
         """A record that cannot be used."""
         self._dead_letters.append(dead_letter(source, refusal))
+
+    def stop(self, reason: str, actions: tuple[Action, ...]) -> None:
+        """§3: send no such command until `go_on` or a `resume` for everybody."""
+        self.everybody.stop(reason, actions, self.clock)
+
+    def go_on(self, reason: str) -> None:
+        """The reason of a stop is gone."""
+        if self.everybody.stops.pop(reason, None) is not None:
+            self._try_stopped_again()
+
+    def _try_stopped_again(self) -> None:
+        for account_id in sorted(self.everybody.stopped):
+            account = self.accounts[account_id]
+            account.changed = True
+            self._touch(account)
+        self.everybody.stopped.clear()
 
     def take_dead_letters(self) -> list[DeadLetter]:
         """Those since the last decision: they need not wait for one."""
@@ -210,8 +240,8 @@ class Monitor:
                 account.apply_control(record, horizon, self.everybody)
                 if record.kind == "policies":
                     self._add_policies(record)
-            case _:
-                account.usable = True
+            case Ack():
+                account.apply_ack(record, horizon)
         return True
 
     def _apply_to_everybody(self, control: Control) -> None:
@@ -226,12 +256,8 @@ class Monitor:
         if control.kind == "policies":
             self._add_policies(control)
         elif control.kind == "resume":
-            everybody.stops.clear()
-            for account_id in everybody.stopped:
-                account = self.accounts[account_id]
-                account.changed = True
-                self._touch(account)
-            everybody.stopped.clear()
+            everybody.resume(control.until)
+            self._try_stopped_again()
         else:
             everybody.standing.add(control)
             everybody.is_touched = True
@@ -252,12 +278,21 @@ class Monitor:
             heappop(due)
         return None
 
-    def decide(self, now: Instant, *, past: bool) -> Published:
+    def seal(self) -> None:
+        """Live, a decision covers the accounts touched before the fence was set up, which is when this is called."""
+        self._sealed.update(self._touched)
+        self._touched = {}
+
+    def decide(self, now: Instant, *, past: bool, evidence: dict[str, int] | None = None) -> Published:
         """Compare what is required with what was commanded, for the accounts touched since the last time or due by now.
 
-        The clock stands at `now`, with `past` just behind it: a mark that falls at `now` fires only then.
+        The clock stands at `now`, with `past` just behind it: a mark that falls at `now` fires only then. `evidence` is
+        what has been applied, by topic; commands carry it.
         """
+        if self.terms.live is None:
+            self.seal()
         moment = self._moment
+        moment.evidence = evidence
         self.clock = self.everybody.decided_to = moment.now = now
         moment.past, moment.history = past, self._horizon.history
         for account in self._to_decide(now, past=past):
@@ -271,7 +306,7 @@ class Monitor:
         return published
 
     def _to_decide(self, now: Instant, *, past: bool) -> Iterable[Account]:
-        touched, self._touched = self._touched, {}
+        chosen, self._sealed = self._sealed, {}
         everybody, due = self.everybody, self._due
         for_all = everybody.is_touched
         if everybody.is_touched:
@@ -285,12 +320,16 @@ class Monitor:
             if account_id == EVERYBODY:
                 for_all = True
             elif (account := self.accounts[account_id]).due == at:
-                touched[account_id] = account
+                chosen[account_id] = account
         if for_all:
             for account in self.accounts.active():
                 account.changed = True
-                touched[account.account_id] = account
-        return touched.values()
+                chosen[account.account_id] = account
+        if self.terms.live is None:
+            return chosen.values()
+        # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
+        covered = [account for account in chosen.values() if account.account_id not in self._touched]
+        return sorted(covered, key=_oldest_mark)
 
     def _decide(self, account: Account, moment: Moment) -> None:
         account.touched = False
@@ -346,7 +385,11 @@ class Monitor:
                 yield account_view(account, moment)
 
 
-_MOVES_NOTHING = frozenset((Usage, Package, Ack))
+def _oldest_mark(account: Account) -> Instant:
+    return NEVER if account.due is None else account.due
+
+
+_MOVES_NOTHING = frozenset((Usage, Package))
 _FIELDS = {Bill: "issued_at", Payment: "paid_at", Usage: "ended_at"}
 
 

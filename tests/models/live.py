@@ -61,6 +61,7 @@ class Partition:
     def decide(self, at: int) -> None:
         """Decide at an instant, then at each that follows from it at once."""
         monitor = self.monitor
+        monitor.seal()
         for past in (False, True):
             published = monitor.decide(at, past=past)
             self.commands += published.commands

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from models.instants import HOUR, format_instant
-from tests.models.live import START, Partition
+from models.monitor import Live
+from tests.models.live import LIVE, START, Partition
 
 
 def at(hours: float) -> str:
@@ -354,3 +355,135 @@ def test_a_stopped_account_is_restored_when_it_pays() -> None:
     top_up(partition, 25)
     partition.decide_after(25)
     assert [c.action for c in partition.commands] == ["suspend", "restore"]
+
+
+# -- guards --------------------------------------------------------------------------------------------------------
+
+
+def guarded(count: int, live: Live = Live(HOUR // 6)) -> Partition:
+    """So many accounts in arrears since 0 h, 1 s apart, told of it, up to their suspend marks."""
+    partition = Partition(terms=LIVE._replace(live=live))
+    partition.clock(0.1)
+    for number in range(count):
+        bill(partition, number / 3600, account=f"a{number}")
+    for hours in (0.1, 20.1):
+        partition.decide_after(hours)
+    return partition
+
+
+def test_no_more_than_max_suspends_an_hour_oldest_mark_first_until_a_resume() -> None:
+    partition = guarded(5, Live(HOUR // 6, max_suspends=2))
+    partition.decide_after(24.1)
+    assert [c.account_id for c in partition.commands] == ["a0", "a1"]
+    assert set(partition.monitor.everybody.stops) == {"max_suspends"}
+    partition.restart()
+    partition.decide_after(26)
+    assert len(partition.commands) == 2
+    control(partition, "resume", 26, account="*")
+    partition.decide_after(26)
+    assert [c.account_id for c in partition.commands] == ["a0", "a1", "a2", "a3"]  # the window was emptied
+
+
+def test_a_resume_with_until_lifts_the_limit_until_then() -> None:
+    partition = guarded(5, Live(HOUR // 6, max_suspends=1))
+    partition.decide_after(24.1)
+    control(partition, "resume", 24.2, account="*", until=25)
+    partition.decide_after(24.2)
+    assert len(partition.commands) == 5
+
+
+def test_a_guard_is_off_by_explicit_choice_only() -> None:
+    partition = guarded(120, Live(HOUR // 6, max_suspends=None))
+    partition.decide_after(24.1)
+    assert len(partition.commands) == 120
+
+
+def test_a_stop_by_the_caller_holds_back_until_its_reason_is_gone_and_restores_go_on() -> None:
+    partition = guarded(2)
+    partition.monitor.stop("clock_skew", ("suspend", "delete"))
+    partition.decide_after(24.1)
+    assert partition.commands == []
+    partition.monitor.go_on("clock_skew")
+    partition.decide_after(24.2)
+    assert len(partition.commands) == 2
+
+
+# -- what a fence covers -------------------------------------------------------------------------------------------
+
+
+def test_a_decision_leaves_out_what_was_touched_after_the_fence_was_set_up() -> None:
+    partition = Partition()
+    partition.clock(0)
+    bill(partition, 0)
+    partition.monitor.seal()
+    bill(partition, 0, bill_id="b2", account="a2")
+    published = partition.monitor.decide(START, past=False, evidence={"bills": 7})
+    assert [notice.account_id for notice in published.notices] == ["a1"]
+    bill(partition, 0, bill_id="b3")
+    partition.monitor.seal()
+    published = partition.monitor.decide(START, past=False)
+    assert [notice.account_id for notice in published.notices] == ["a2"]
+
+
+def test_commands_carry_what_has_been_applied() -> None:
+    partition = guarded(1)
+    partition.monitor.seal()
+    published = partition.monitor.decide(START + 25 * HOUR, past=False, evidence={"bills": 1, "payments": 0})
+    assert published.commands[0].evidence == {"bills": 1, "payments": 0}
+
+
+# -- acks ----------------------------------------------------------------------------------------------------------
+
+
+def ack(partition: Partition, when: float, subscriber: str, status: str = "applied", **what: str) -> None:
+    partition.monitor.clock = max(partition.monitor.clock, START + round(when * HOUR))
+    event_id = f"{subscriber}-{when}-{status}"
+    partition.take("acks", event_id=event_id, account_id="a0", subscriber=subscriber, status=status, at=when, **what)
+
+
+def confirmed_by(*subscribers: str, notice_acks: bool = False) -> Partition:
+    terms = LIVE._replace(live=Live(HOUR // 6, subscribers=subscribers, notice_acks=notice_acks))
+    partition = Partition(terms=terms)
+    partition.clock(0)
+    bill(partition, 0, account="a0")
+    for hours in (0, 20.1, 24.01):
+        partition.decide_after(hours)
+    return partition
+
+
+def test_a_command_that_a_subscriber_does_not_apply_in_time_is_told_once() -> None:
+    partition = confirmed_by("compute", "network")
+    command_id = partition.commands[0].command_id
+    ack(partition, 24.1, "network", command_id=command_id)
+    partition.decide_after(24.25)
+    assert partition.told("command_unconfirmed") == []
+    partition.restart()
+    for hours in (24.27, 24.3):
+        partition.decide_after(hours)
+    told = partition.told("command_unconfirmed")
+    assert [(n.subscriber, n.command_id, n.detail) for n in told] == [("compute", command_id, "not applied in time")]
+
+
+def test_a_command_that_failed_is_told_at_once_and_one_that_is_applied_is_not() -> None:
+    partition = confirmed_by("compute")
+    command_id = partition.commands[0].command_id
+    ack(partition, 24.02, "compute", "failed", command_id=command_id)
+    partition.decide_after(24.02)
+    assert [notice.detail for notice in partition.told("command_unconfirmed")] == ["failed"]
+    ack(partition, 24.03, "compute", command_id=command_id)
+    partition.decide_after(30)
+    assert len(partition.told("command_unconfirmed")) == 1
+
+
+def test_with_notice_acks_the_wait_of_a_delete_runs_from_the_ack() -> None:
+    partition = confirmed_by(notice_acks=True)
+    for hours in (192.01, 288.01, 336.01, 361.01, 400):
+        partition.decide_after(hours)
+    assert len(partition.commands) == 1
+    ack(partition, 410, "mailer", notice_id=partition.told("deletion_ahead")[-1].notice_id)
+    for hours in (410, 434.9):
+        partition.decide_after(hours)
+    assert len(partition.commands) == 1
+    partition.decide_after(435.01)
+    assert [c.action for c in partition.commands] == ["suspend", "delete"]
+    assert partition.commands[1].effective_at == at(434)
