@@ -27,7 +27,7 @@ HISTORY = 45 * 86_400_000_000
 
 #: At one instant these come first or last; the others in the order of their ids.
 _FIRST = {"policies": 0, "opening": 1, "release": 2, "purchased": 3}
-_LAST = {"cancelled": 5, "reopen": 6}
+_LAST = {"voided": 5, "cancelled": 6, "reopen": 7}
 _BETWEEN = 4
 RANKS = _FIRST | _LAST
 _RANKED = (Control, Package)

@@ -357,10 +357,13 @@ def test_a_stopped_account_is_restored_when_it_pays() -> None:
     assert [c.action for c in partition.commands] == ["suspend", "restore"]
 
 
+#: With the limits that hold unless others are set.
+USUAL = Live(HOUR // 6)
+
 # -- guards --------------------------------------------------------------------------------------------------------
 
 
-def guarded(count: int, live: Live = Live(HOUR // 6)) -> Partition:
+def guarded(count: int, live: Live = USUAL) -> Partition:
     """So many accounts in arrears since 0 h, 1 s apart, told of it, up to their suspend marks."""
     partition = Partition(terms=LIVE._replace(live=live))
     partition.clock(0.1)
