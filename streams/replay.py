@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from models.everybody import Everybody
 from models.monitor import Monitor, Published, Terms
-from models.records import Control, Package
+from models.records import Bill, Control, Package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ _FIRST = {"policies": 0, "opening": 1, "release": 2, "purchased": 3}
 _LAST = {"voided": 5, "cancelled": 6, "reopen": 7}
 _BETWEEN = 4
 RANKS = _FIRST | _LAST
-_RANKED = (Control, Package)
+_RANKED = (Bill, Control, Package)
 
 
 class Entry(NamedTuple):
