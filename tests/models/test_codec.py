@@ -307,7 +307,7 @@ def test_usage_that_is_billed_leaves_no_rows_of_cost() -> None:
     partition.commit()
     rows = in_journal(partition, "a1")[1]
     assert sum(row.startswith(b"c") for row in rows) > 1
-    bill(partition, 1, "1", 0, period_end=-30)
+    bill(partition, 1, "1", 0, period_end=0)
     partition.decide_after(0.1)
     changes_of(partition)
     head, rows = in_journal(partition, "a1")
