@@ -364,7 +364,10 @@ class Decision:
             if not self.moment.passed(at):
                 self._wake(at)
                 return
-        deadline = self._after_notices(max(seen.mark, self.moment.told_at(at) + ahead[-1]))
+        if self._counting_notice(episode) is not None:
+            deadline = self.can_delete_at(episode)  # an earlier one counts: the delete does not wait for this
+        else:
+            deadline = self._after_notices(max(seen.mark, self.moment.told_at(at) + ahead[-1]))
         self._give_warning(episode, _DELETION_AHEAD, seen.mark, ahead[index], at, deadline)
         episode.delete_mark = MarkSeen(seen.mark, seen.since, max(seen.given, index + 1))
         self._due_warning(episode.delete_mark, ahead)
