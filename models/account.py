@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from models.enforcement import Deletion, Enforcement, Suspension
+from models.enforcement import Deletion, Enforcement, Episode, Suspension
 from models.ledger import Ledger, check_currency, check_same_content
 from models.packages import UsageBook
 from models.records import Ack, Bill, Control, Package, Payment, Usage, fingerprint
@@ -227,6 +227,8 @@ class Account:
         enforcement = self.enforcement = Enforcement(record.sequence)
         number = everybody.policy_of_opening(record)
         policy = everybody.versions[number]
+        if record.arrears_since is not None and record.status in ("in_arrears", "suspended"):
+            enforcement.episode = Episode(record.arrears_since, number, record.at, taken_over=True)
         if record.status == "suspended":
             enforcement.suspension = Suspension(record.at, policy.suspends, None, None)
             enforcement.stop(record.at, policy.suspends, None)

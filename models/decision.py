@@ -179,7 +179,7 @@ class Decision:
             else:
                 reason: Reason = "late_evidence" if in_time else "paid_in_full"
                 self._restore(reason, ended_at, episode.since, policy, fee)
-        elif episode.told_at is not None and not self.ledger.in_arrears:
+        elif (episode.told_at is not None or episode.taken_over) and not self.ledger.in_arrears:
             self._tell(
                 "arrears_cleared",
                 self.moment.told_at(ended_at),

@@ -91,6 +91,8 @@ class Episode(msgspec.Struct, array_like=True, gc=False):
     policy: int
     #: Marks lie no earlier: its start, or the `at` of an opening.
     floor: Instant
+    #: Whether an opening has brought it: then the customer was told of it before.
+    taken_over: bool = False
     #: Fee of an earlier episode that is still missing, in `fees.UNITS`.
     carried: int = 0
     #: `at` of `arrears_started`, and when it was decided; None until it has gone out.

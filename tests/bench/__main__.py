@@ -7,33 +7,11 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
-from tests.bench.large import measure_bills, measure_unbilled_usage, measure_usage
+from tests.bench.measures import MEASURES
 from tests.bench.measuring import FULL, QUICK, Bench, without_collector
-from tests.bench.replaying import measure_replay
 from tests.bench.report import Report
-from tests.bench.skew import measure_live_skew, measure_skew
-from tests.bench.steps import measure_apply, measure_decode
-from tests.bench.stored import measure_bare_stored, measure_few_stored, measure_stored
 from tests.bench.yardstick import json_and_dict_s, step_s
-
-if TYPE_CHECKING:
-    from tests.bench.measuring import Measure
-
-MEASURES: Final[dict[str, Measure]] = {
-    "replay": measure_replay,
-    "decode": measure_decode,
-    "apply": measure_apply,
-    "stored": measure_stored,
-    "stored-bare": measure_bare_stored,
-    "stored-few": measure_few_stored,
-    "usage": measure_usage,
-    "usage-unbilled": measure_unbilled_usage,
-    "bills": measure_bills,
-    "skew": measure_skew,
-    "skew-live": measure_live_skew,
-}
 
 
 def _options() -> argparse.Namespace:
@@ -47,6 +25,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.repeat < 1:
         parser.error("--repeat has to be 1 or more")
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder for {options.json}")
     return options
 
 

@@ -55,6 +55,7 @@ class LivePartition:
         monitor.clock = at
         monitor.remember_from(at)
         with self.deciding.running():
+            monitor.seal()
             monitor.decide(at, past=False)
             monitor.decide(at, past=True)
 

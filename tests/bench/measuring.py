@@ -24,14 +24,16 @@ class Sizes:
     accounts: int
     #: Accounts of one partition, in a store.
     stored: int
+    #: Accounts of a far smaller one.
+    few: int
     #: Records of usage of one account.
     usage: int
     #: Open bills of one account.
     bills: int
 
 
-FULL = Sizes(1_000_000, 100_000, 1_000_000, 1_000_000, 20_000)
-QUICK = Sizes(50_000, 5_000, 50_000, 50_000, 2_000)
+FULL = Sizes(1_000_000, 100_000, 1_000_000, 10_000, 1_000_000, 20_000)
+QUICK = Sizes(50_000, 5_000, 50_000, 5_000, 50_000, 2_000)
 
 
 class Sample(NamedTuple):

@@ -343,6 +343,7 @@ def outcome(monitor: Monitor) -> dict[str, Any]:
         now = start + day * 24 * HOUR
         monitor.clock = now
         monitor.remember_from(now)
+        monitor.seal()
         for past in (False, True):
             commands, notices, letters = monitor.decide(now, past=past)
             published += [*commands, *notices, *letters]

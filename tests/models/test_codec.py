@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEPARATOR = b"\xff"
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 # What an account is, to the last field --------------------------------------------------------------------------
@@ -122,9 +123,7 @@ def test_an_account_in_every_state_comes_back_as_it_was(state: str) -> None:
     round_trip(partition)
 
 
-@settings(
-    max_examples=60, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.reuse, Phase.generate)
-)
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), phases=PHASES)
 @given(histories(most=25), st.integers(0, 25), st.integers(0, 25))
 def test_an_account_of_any_history_comes_back_as_it_was(history: History, decided_at: int, committed_at: int) -> None:
     partition = Partition(BUILT_IN if history[1] is None else _policies(history[1]))
@@ -165,6 +164,61 @@ def test_the_same_records_give_the_same_bytes_with_and_without_a_restart(state: 
         kept.commit()
         restarted.restart()
         assert kept.journal == restarted.journal
+
+
+# Commits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_commit_between_a_record_and_its_decision_loses_nothing() -> None:
+    partition = STATES["new"]()
+    bill(partition, 1, "5", 0)
+    partition.commit()  # while a fence is not open yet
+    for hours in (0, 1, 25, 26):
+        partition.decide_after(hours)
+        partition.commit()
+    assert [notice.kind for notice in partition.notices] == ["arrears_started", "suspended"]
+    assert partition.account().status == "suspended"
+
+
+def test_a_commit_between_a_seal_and_its_decision_loses_nothing() -> None:
+    partition = STATES["new"]()
+    bill(partition, 1, "5", 0)
+    partition.monitor.seal()
+    partition.commit()
+    partition.decide_after(0)
+    partition.commit()
+    partition.decide_after(25)
+    partition.restart()
+    assert partition.account().status == "suspended"
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), phases=PHASES)
+@given(history=histories(most=20), random=st.randoms(use_true_random=False))
+def test_commits_at_any_time_change_nothing(history: History, random: Any) -> None:
+    policies = BUILT_IN if history[1] is None else _policies(history[1])
+    once, often = Partition(policies), Partition(policies)
+    for record in records_of(history):
+        decides = random.random() < 0.5
+        for partition in (once, often):
+            partition.monitor.clock = record.at
+            partition.monitor.remember_from(record.at)
+            partition.apply(record)
+            if partition is often and random.random() < 0.7:
+                partition.commit()
+            if decides:
+                partition.decide(record.at)
+                if partition is often and random.random() < 0.7:
+                    partition.commit()
+    end = once.monitor.clock
+    for days in (0, 2, 20):
+        for partition in (once, often):
+            partition.decide(end + days * 24 * HOUR)
+        often.commit()
+    once.commit()
+    assert once.commands == often.commands
+    assert once.notices == often.notices
+    views = [list(partition.monitor.views(end + 20 * 24 * HOUR)) for partition in (once, often)]
+    assert views[0] == views[1]
 
 
 # Rows -------------------------------------------------------------------------------------------------------------
