@@ -117,9 +117,10 @@ class Monitor:
         #: Bills up to here are all in: a change that still waits for one waits in vain.
         self._settled: Instant = FIRST_INSTANT - 1
         self._moment = Moment(terms.app_id, self.everybody, terms.live)
-        self._touched: dict[str, Account] = {}
-        #: Those of the touched that a fence covers.
-        self._sealed: dict[str, Account] = {}
+        #: Ids of accounts with records that no decision has seen (a dict keeps their order), and those of them that a
+        #: fence covers. Ids only: a commit in between closes the accounts.
+        self._touched: dict[str, None] = {}
+        self._sealed: dict[str, None] = {}
         self._waiting: set[str] = set()
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
@@ -131,7 +132,7 @@ class Monitor:
             if seen.due is not None:
                 self._due.append((seen.due, account_id))
             if seen.is_touched:
-                self._touched[account_id] = self.accounts[account_id]
+                self._touched[account_id] = None
             if seen.is_waiting:
                 self._waiting.add(account_id)
         self._due += [(at, EVERYBODY) for at in self.everybody.standing.begins() if at > self.everybody.decided_to]
@@ -180,7 +181,8 @@ class Monitor:
         return accepted
 
     def _touch(self, account: Account) -> None:
-        self.accounts[account.account_id] = self._touched[account.account_id] = account
+        self.accounts[account.account_id] = account
+        self._touched[account.account_id] = None
         account.touched = True
 
     def refuse(self, source: Source, refusal: Refusal) -> None:
@@ -306,7 +308,8 @@ class Monitor:
         return published
 
     def _to_decide(self, now: Instant, *, past: bool) -> Iterable[Account]:
-        chosen, self._sealed = self._sealed, {}
+        chosen = {account_id: self.accounts[account_id] for account_id in self._sealed}
+        self._sealed = {}
         everybody, due = self.everybody, self._due
         for_all = everybody.is_touched
         if everybody.is_touched:
