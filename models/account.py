@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from models.enforcement import Deletion, Enforcement, Suspension
+from models.enforcement import Deletion, Enforcement, Episode, Suspension
 from models.ledger import Ledger, check_currency, check_same_content
 from models.packages import UsageBook
-from models.records import Bill, Control, Package, Payment, Usage, fingerprint
+from models.records import Ack, Bill, Control, Package, Payment, Usage, fingerprint
 from models.refusal import Refusal
 from models.standing import Standing
 
@@ -25,11 +25,18 @@ if TYPE_CHECKING:
     Refuse: TypeAlias = Callable[[Source, Refusal], None]
 
 
-class Horizon(NamedTuple):
-    """How far back an account remembers: its movements and ids, and the ids of usage."""
+#: With more ids of controls than this, those before the history are forgotten.
+_MANY_EVENTS: Final = 128
 
-    history: Instant
-    usage: Instant
+
+class Horizon:
+    """How far back accounts remember: their movements and ids, and the ids of usage. It moves on with time."""
+
+    __slots__ = ("history", "usage")
+
+    def __init__(self, history: Instant, usage: Instant) -> None:
+        self.history = history
+        self.usage = usage
 
 
 class Fact(NamedTuple):
@@ -179,11 +186,38 @@ class Account:
                 if self.own is None:
                     self.own = Standing()
                 self.own.add(record)
-        self.control_events[record.event_id] = (record.at, crc)
+        self._remember(record.event_id, record.at, crc, horizon)
         self.changed = True
         self._accept(record.currency if record.kind == "opening" else None)
 
+    def apply_ack(self, record: Ack, horizon: Horizon) -> None:
+        """A subscriber has applied a command or given a notice, or has failed to."""
+        crc = fingerprint(record)
+        key = f"\0{record.event_id}"  # acks have ids of their own, beside those of controls
+        known = self.control_events.get(key)
+        if known is not None and known[0] >= horizon.history:
+            check_same_content(record.event_id, known[1], crc)
+            return
+        self._remember(key, record.at, crc, horizon)
+        enforcement, applied = self.enforcement, record.status == "applied"
+        if enforcement is None:
+            return
+        if record.command_id is not None:
+            enforcement.acknowledge(record.command_id, record.subscriber, applied=applied)
+        if record.notice_id is not None and applied:
+            enforcement.acknowledge_notice(record.notice_id, record.at)
+        self.changed = True
+
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _remember(self, event_id: str, at: Instant, crc: int, horizon: Horizon) -> None:
+        events = self.control_events
+        events[event_id] = (at, crc)
+        if len(events) > _MANY_EVENTS:
+            self.control_events = {key: value for key, value in events.items() if value[0] >= horizon.history}
+            if self.own is not None:
+                episode = None if self.enforcement is None else self.enforcement.episode
+                self.own.forget(horizon.history if episode is None else min(horizon.history, episode.since))
 
     def _open(self, record: Control, crc: int, everybody: Everybody) -> None:
         if self.usable or self.ledger.waiting:
@@ -193,6 +227,8 @@ class Account:
         enforcement = self.enforcement = Enforcement(record.sequence)
         number = everybody.policy_of_opening(record)
         policy = everybody.versions[number]
+        if record.arrears_since is not None and record.status in ("in_arrears", "suspended"):
+            enforcement.episode = Episode(record.arrears_since, number, record.at, taken_over=True)
         if record.status == "suspended":
             enforcement.suspension = Suspension(record.at, policy.suspends, None, None)
             enforcement.stop(record.at, policy.suspends, None)

@@ -1,8 +1,8 @@
 """An account's durable bytes: a head, and rows for what is too much to rewrite with every change.
 
 A head is one version byte and a msgpack array. Of an ordinary account it holds everything. When an account has more
-than `INLINE` movements, bills, usage ids or hours of unbilled cost, that collection moves to rows (buckets by the hash
-of the id, hours), and only rows that have changed are encoded again.
+than `INLINE` movements, bills, usage ids or unbilled costs, that collection moves to rows (buckets by the hash of the
+id), and only rows that have changed are encoded again.
 
 A release writes `VERSION`; it reads that and what came before. Bytes of a newer version raise `NewerState`.
 """
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from models.account import Account, Fact
-from models.enforcement import Deletion, Enforcement
+from models.enforcement import Action, Deletion, Enforcement
 from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
 from models.ledger import Fold, Ledger, Movement, OpenBill, Waiting
 from models.money import Fine, Money
-from models.packages import Prepaid, Seen, UsageBook
+from models.packages import Buckets, Costs, Prepaid, Seen, UsageBook
 from models.policy import Policies, Policy
 from models.records import Payment, Usage
 from models.standing import Standing
@@ -35,13 +35,17 @@ INLINE: Final = 64
 _ROW_LEAST, _ROW_MOST = 16, 128
 
 _Item = TypeVar("_Item")
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class NewerState(Exception):
     """State that was written by a newer release: this one cannot read it."""
 
     def __init__(self, version: int) -> None:
-        super().__init__(f"state of version {version}; this release reads up to version {VERSION}: start a newer release")
+        super().__init__(
+            f"state of version {version}; this release reads up to version {VERSION}: start a newer release"
+        )
         self.version = version
 
 
@@ -86,8 +90,8 @@ class _UsageState(msgspec.Struct, array_like=True, gc=False):
     unbilled: Fine
     seen_rows: int
     seen: dict[str, tuple[Instant, int]]
-    cost_hours: list[int] | None
-    costs: dict[int, dict[Instant, Fine]]
+    cost_rows: int
+    costs: dict[Instant, Fine]
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):
@@ -221,9 +225,7 @@ def _ledger_state(ledger: Ledger, rows: Rows) -> _LedgerState:
 def _fold_state(fold: Fold) -> _FoldState:
     # An integral (millionths x µs) soon needs more than the 64 bits of a msgpack integer.
     integral, ended = _big(fold.integral), _big(fold.ended_integral)
-    return _FoldState(
-        fold.balance, fold.limit, fold.at, fold.since, integral, fold.ended_since, fold.ended_at, ended
-    )
+    return _FoldState(fold.balance, fold.limit, fold.at, fold.since, integral, fold.ended_since, fold.ended_at, ended)
 
 
 def _big(value: int) -> bytes:
@@ -238,7 +240,7 @@ def _write_rows(
     number: int,
     rows: Rows,
 ) -> int:
-    """Encode the buckets with a changed item; returns how many buckets there are now (0: the items stay in the head)."""
+    """Encode the buckets with a changed item; returns how many there are now (0: the items stay in the head)."""
     wanted = _row_number(len(items), number)
     buckets = {_bucket(item_id, wanted) for item_id in changed} if wanted else set()
     if wanted != number:
@@ -274,30 +276,22 @@ def _row(kind: bytes, number: int) -> bytes:
 
 
 def _usage_state(usage: UsageBook, rows: Rows) -> _UsageState:
-    seen = usage.seen
-    if len(seen.buckets) > 1:
-        rows.update({_row(b"u", number): _encode(seen.buckets[number]) for number in seen.changed})
-    seen.changed.clear()
-    hours = None
-    if len(usage.costs) > INLINE or (usage.costs_in_rows and len(usage.costs) > INLINE // 2):
-        hours = list(usage.costs)
-        changed = usage.changed_hours if usage.costs_in_rows else set(hours)
-    else:
-        changed = usage.changed_hours | set(usage.costs) if usage.costs_in_rows else set()
-    for hour in changed:
-        costs = usage.costs.get(hour) if hours is not None else None
-        rows[_row(b"c", hour)] = None if costs is None else _encode(costs)
-    usage.changed_hours.clear()
-    usage.costs_in_rows = hours is not None
-    return _UsageState(
-        usage.packages,
-        usage.package_events,
-        usage.unbilled,
-        len(seen.buckets) if len(seen.buckets) > 1 else 0,
-        {} if len(seen.buckets) > 1 else seen.buckets[0],
-        hours,
-        usage.costs if hours is None else {},
-    )
+    seen_rows, seen = _parts(b"u", usage.seen, rows)
+    cost_rows, costs = _parts(b"c", usage.costs, rows)
+    return _UsageState(usage.packages, usage.package_events, usage.unbilled, seen_rows, seen, cost_rows, costs)
+
+
+def _parts(kind: bytes, buckets: Buckets[_Key, _Value], rows: Rows) -> tuple[int, dict[_Key, _Value]]:
+    """Encode the changed parts; returns how many parts there are (0: one, which stays in the head), and that one."""
+    number = len(buckets.parts) if len(buckets.parts) > 1 else 0
+    for part in sorted(buckets.changed):
+        if part < number:
+            rows[_row(kind, part)] = _encode(buckets.parts[part])
+        elif buckets.in_rows:
+            rows[_row(kind, part)] = None
+    buckets.changed.clear()
+    buckets.in_rows = bool(number)
+    return number, {} if number else buckets.parts[0]
 
 
 def _fact_state(fact: Fact) -> _FactState:
@@ -376,13 +370,13 @@ def _usage(state: _UsageState, rows: Mapping[bytes, bytes]) -> UsageBook:
     usage = UsageBook()
     usage.packages, usage.package_events, usage.unbilled = state.packages, state.package_events, state.unbilled
     if state.seen_rows:
-        usage.seen = Seen([_decode_seen(rows[_row(b"u", number)]) for number in range(state.seen_rows)])
+        usage.seen = Seen([_decode_seen(rows[_row(b"u", part)]) for part in range(state.seen_rows)])
     else:
         usage.seen = Seen([state.seen])
-    usage.costs = state.costs
-    if state.cost_hours is not None:
-        usage.costs = {hour: _decode_costs(rows[_row(b"c", hour)]) for hour in state.cost_hours}
-        usage.costs_in_rows = True
+    if state.cost_rows:
+        usage.costs = Costs([_decode_costs(rows[_row(b"c", part)]) for part in range(state.cost_rows)])
+    else:
+        usage.costs = Costs([state.costs])
     return usage
 
 
@@ -405,6 +399,8 @@ class _EverybodyState(msgspec.Struct, array_like=True):
     in_force: list[PoliciesFrom]
     stops: list[Stop]
     stopped: list[str]
+    recent: dict[Action, list[Instant]]
+    unlimited_until: Instant
 
 
 _decode_everybody = _decoder(_EverybodyState)
@@ -422,6 +418,8 @@ def encode_everybody(everybody: Everybody) -> bytes:
         everybody.in_force,
         list(everybody.stops.values()),
         sorted(everybody.stopped),
+        everybody.recent,
+        everybody.unlimited_until,
     )
     return bytes((VERSION,)) + _encode(state)
 
@@ -436,5 +434,6 @@ def decode_everybody(data: bytes) -> Everybody:
     everybody.versions, everybody.in_force = state.versions, state.in_force
     everybody.stops = {stop.reason: stop for stop in state.stops}
     everybody.stopped = set(state.stopped)
+    everybody.recent = state.recent
+    everybody.unlimited_until = state.unlimited_until
     return everybody
-

@@ -730,7 +730,6 @@ class Notice(_Record):
     policy: Label | None = None
     reason: CommandReason | None = None
     services: tuple[str, ...] | None = Field(None, strict=False)
-    unpaid_bills_count: Count | None = None
     event_id: Id | None = None
     usage_id: Id | None = None
     package_id: Id | None = None

@@ -22,6 +22,7 @@ from models.enforcement import (
     MarkSeen,
     Required,
     Suspension,
+    Unconfirmed,
     Warned,
 )
 from models.instants import LAST_INSTANT, MINUTE, Instant, format_instant
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from models.everybody import Everybody
     from models.instants import Duration
     from models.money import Money
+    from models.monitor import Live
     from models.policy import Policy
 
 _DELETION_AHEAD: Final = "deletion_ahead"
@@ -50,13 +52,15 @@ class Moment:
     that falls at `now` has passed.
     """
 
-    __slots__ = ("app_id", "commands", "everybody", "history", "lateness", "notices", "now", "past")
+    __slots__ = ("app_id", "commands", "everybody", "evidence", "history", "live", "notices", "now", "past")
 
-    def __init__(self, app_id: str, everybody: Everybody, *, lateness: bool) -> None:
+    def __init__(self, app_id: str, everybody: Everybody, live: Live | None) -> None:
         self.app_id = app_id
         self.everybody = everybody
-        #: Whether suspends and deletes wait the policy's `lateness` more (§3).
-        self.lateness = lateness
+        #: §3, or None in a replay.
+        self.live = live
+        #: What has been applied, by topic: commands carry it.
+        self.evidence: dict[str, int] | None = None
         self.now: Instant = 0
         self.past = False
         #: Movements and ids before this are forgotten.
@@ -76,7 +80,18 @@ class Moment:
 class Decision:
     """The decision on `account` at `moment`. `due` says afterwards when it has to be decided on again."""
 
-    __slots__ = ("account", "due", "enforcement", "everybody", "held", "ledger", "marks_may_move", "moment", "now", "policy")
+    __slots__ = (
+        "account",
+        "due",
+        "enforcement",
+        "everybody",
+        "held",
+        "ledger",
+        "marks_may_move",
+        "moment",
+        "now",
+        "policy",
+    )
 
     def __init__(self, account: Account, moment: Moment) -> None:
         self.account = account
@@ -106,6 +121,8 @@ class Decision:
         elif self.account.recheck:
             self._recheck_delete(enforcement.deletion)
         self.account.recheck = False
+        if enforcement.unconfirmed:
+            self._tell_unconfirmed()
         for fact in self.account.facts:
             self._tell_fact(fact)
         self.account.facts.clear()
@@ -155,14 +172,14 @@ class Decision:
         suspension = enforcement.suspension
         if suspension is not None:
             in_time = suspension.effective_at is not None and ended_at <= suspension.effective_at
-            if self.ledger.in_arrears and self._is_past_suspend_mark(self.ledger.since):
+            if self.ledger.in_arrears and self._calls_for_suspend(self.ledger.since):
                 pass  # a later episode calls for the same: nothing to undo
             elif policy.late_fee_required and not in_time and not self._fee_paid(fee):
                 enforcement.fee_missing = FeeMissing(episode.since, episode.policy, fee)
             else:
                 reason: Reason = "late_evidence" if in_time else "paid_in_full"
                 self._restore(reason, ended_at, episode.since, policy, fee)
-        elif episode.told_at is not None and not self.ledger.in_arrears:
+        elif (episode.told_at is not None or episode.taken_over) and not self.ledger.in_arrears:
             self._tell(
                 "arrears_cleared",
                 self.moment.told_at(ended_at),
@@ -172,8 +189,11 @@ class Decision:
             )
         enforcement.episode = None
 
-    def _is_past_suspend_mark(self, since: Instant) -> bool:
+    def _calls_for_suspend(self, since: Instant) -> bool:
+        """Whether an episode of which nothing was told yet is to be suspended at once."""
         policy = self.everybody.versions[self.everybody.policy_for(self.account.own, since)]
+        if policy.suspension_ahead:  # its `arrears_started` has to be out first
+            return False
         allowances = allowances_in_force(self.now, self.account.own, self.everybody.standing)
         found = marks(since, policy, allowances, self.held, floor=since, suspended_at=None)
         return self.moment.passed(found.suspend)
@@ -216,15 +236,21 @@ class Decision:
                 self._suspend(episode)
         if not blocked:
             self._warn_of_delete(episode)
-        if self.enforcement.suspension is not None and self._required(episode, blocked) is Required.END:
-            if self._may("delete"):
-                self._delete(episode)
+        suspended = self.enforcement.suspension is not None
+        if suspended and self._required(episode, blocked) is Required.END and self._may("delete"):
+            self._delete(episode)
 
     def _may(self, action: Action) -> bool:
         """Whether nothing stops this command (§3); what is stopped goes on with a `resume`."""
-        if self.account.stopped or not self.everybody.may(action):
-            self.everybody.stopped.add(self.account.account_id)
+        live, everybody = self.moment.live, self.everybody
+        if live is not None:
+            everybody.guard("suspend", live.max_suspends, self.now)
+            everybody.guard("delete", live.max_deletes, self.now)
+        if self.account.stopped or not everybody.may(action):
+            everybody.stopped.add(self.account.account_id)
             return False
+        if live is not None:
+            everybody.sent(action, self.now)
         return True
 
     def _required(self, episode: Episode, blocked: bool) -> Required:  # noqa: FBT001
@@ -240,11 +266,11 @@ class Decision:
             counting = self._counting_notice(episode)
             if counting is None:
                 return Required.STAY
-            at = max(at, counting.decided_at + policy.deletion_ahead[-1])
+            at = max(at, (self._out_since(counting) or 0) + policy.deletion_ahead[-1])
         return Required.END if self._has_come(at, policy.lateness_delete, blocked) else Required.STAY
 
     def _has_come(self, at: Instant, lateness: Duration, blocked: bool) -> bool:  # noqa: FBT001
-        if self.moment.lateness:
+        if self.moment.live is not None:
             at += lateness
         if self.moment.passed(at) and not blocked:
             return True
@@ -297,10 +323,22 @@ class Decision:
         mark = self._delete_mark(episode)
         for warned in episode.warned:
             if warned.kind == _DELETION_AHEAD and warned.mark == mark:
-                deadline = max(mark, warned.decided_at + self.policy.deletion_ahead[-1])
-                if not self.held.covers(deadline):
+                out_since = self._out_since(warned)
+                if out_since is not None and not self.held.covers(
+                    max(mark, out_since + self.policy.deletion_ahead[-1])
+                ):
                     return warned
         return None
+
+    def _out_since(self, warned: Warned) -> Instant | None:
+        """When a notice was decided; with `notice_acks` when its ack came (None: it has not come yet)."""
+        live = self.moment.live
+        return warned.acked_at if live is not None and live.notice_acks else warned.decided_at
+
+    def _wait_from(self, warned: Warned) -> Instant:
+        """What a delete's `effective_at` counts from: the notice's `at`, or its ack."""
+        live = self.moment.live
+        return warned.acked_at or warned.at if live is not None and live.notice_acks else warned.at
 
     def _warn_of_suspend(self, episode: Episode) -> None:
         seen, ahead = episode.suspend_mark, self.policy.suspension_ahead
@@ -319,16 +357,17 @@ class Decision:
         nearest = self._due_warning(seen, ahead)
         if nearest is not None:
             index, at = nearest
-        elif self.enforcement.suspension is None or not self.moment.passed(seen.mark):
+        elif not self._needs_notice(episode, seen.mark):
             return
-        elif self._counting_notice(episode) is not None:
-            return
-        else:  # the mark has passed, and the delete needs a notice that counts
+        else:
             index, at = len(ahead) - 1, self._needed_notice_at(episode, seen.mark)
             if not self.moment.passed(at):
                 self._wake(at)
                 return
-        deadline = self._after_notices(episode, max(seen.mark, self.moment.told_at(at) + ahead[-1]))
+        if self._counting_notice(episode) is not None:
+            deadline = self.can_delete_at(episode)  # an earlier one counts: the delete does not wait for this
+        else:
+            deadline = self._after_notices(max(seen.mark, self.moment.told_at(at) + ahead[-1]))
         self._give_warning(episode, _DELETION_AHEAD, seen.mark, ahead[index], at, deadline)
         episode.delete_mark = MarkSeen(seen.mark, seen.since, max(seen.given, index + 1))
         self._due_warning(episode.delete_mark, ahead)
@@ -349,12 +388,24 @@ class Decision:
             due = index, at
         return due
 
+    def _needs_notice(self, episode: Episode, mark: Instant) -> bool:
+        """Whether the delete mark has passed and no `deletion_ahead` counts that was given."""
+        if self.enforcement.suspension is None or not self.moment.passed(mark):
+            return False
+        if self._counting_notice(episode) is not None:
+            return False
+        # One whose ack has not come is waited for.
+        return all(
+            self._out_since(w) is not None for w in episode.warned if w.kind == _DELETION_AHEAD and w.mark == mark
+        )
+
     def _needed_notice_at(self, episode: Episode, mark: Instant) -> Instant:
-        """When the notice may go out that a delete needs whose mark has passed: outside of holds, and once the earlier
-        ones' deadlines have passed (each fell in a hold, else it would count).
+        """When the notice may go out that such a delete needs.
+
+        Outside of holds, and once the earlier ones' deadlines have passed (each fell in a hold, else it would count).
         """
         deadlines = [
-            warned.decided_at + self.policy.deletion_ahead[-1]
+            (self._out_since(warned) or self.now) + self.policy.deletion_ahead[-1]
             for warned in episode.warned
             if warned.kind == _DELETION_AHEAD and warned.mark == mark
         ]
@@ -397,7 +448,7 @@ class Decision:
             return NEVER
         counting = self._counting_notice(episode)
         if counting is not None:
-            return max(mark, counting.at + ahead[-1])
+            return max(mark, self._wait_from(counting) + ahead[-1])
         if not ahead:
             return mark
         seen = episode.delete_mark
@@ -405,9 +456,9 @@ class Decision:
             notice_at = self.held.free_from(max(mark - ahead[seen.given], seen.since, self.now))
         else:
             notice_at = max(self.now, self._needed_notice_at(episode, mark))
-        return self._after_notices(episode, max(mark, notice_at + ahead[-1]))
+        return self._after_notices(max(mark, notice_at + ahead[-1]))
 
-    def _after_notices(self, episode: Episode, deadline: Instant) -> Instant:
+    def _after_notices(self, deadline: Instant) -> Instant:
         """A notice whose deadline falls in a hold does not count: another one follows at the hold's end."""
         while self.held.covers(deadline):
             deadline = self.held.free_from(deadline) + self.policy.deletion_ahead[-1]
@@ -433,6 +484,7 @@ class Decision:
             episode=episode,
             deadline=self.can_delete_at(episode),
             command_id=command_id,
+            services=services,
         )
 
     def _restore(self, reason: Reason, effective_at: Instant, since: Instant, policy: Policy, fee: int) -> None:
@@ -459,6 +511,7 @@ class Decision:
             policy=policy,
             command_id=command_id,
             reason=reason,
+            services=suspension.services,
         )
 
     def _delete(self, episode: Episode) -> None:
@@ -466,7 +519,7 @@ class Decision:
         counting = self._counting_notice(episode)
         effective_at = self._delete_mark(episode)
         if counting is not None:
-            effective_at = max(effective_at, counting.at + policy.deletion_ahead[-1])
+            effective_at = max(effective_at, self._wait_from(counting) + policy.deletion_ahead[-1])
         fee = self._fee(episode)
         command_id = self._command(
             Required.END,
@@ -477,7 +530,8 @@ class Decision:
             policy.deletes,
             notice_id=None if counting is None else counting.notice_id,
         )
-        self._tell("deleted", self.moment.told_at(effective_at), episode=episode, command_id=command_id)
+        told_at = self.moment.told_at(effective_at)
+        self._tell("deleted", told_at, episode=episode, command_id=command_id, services=policy.deletes)
         enforcement = self.enforcement
         enforcement.deletion = Deletion(
             self.now, policy.deletes, command_id, effective_at, episode.since, fees.reported(fee), episode.policy
@@ -529,10 +583,13 @@ class Decision:
                 CLAUSES[action],
                 reason,
                 supersedes,
-                None,
+                self.moment.evidence,
                 notice_id,
             )
         )
+        live = self.moment.live
+        if live is not None and live.subscribers:
+            enforcement.unconfirmed.append(Unconfirmed(command_id, self.now + live.confirm_within, live.subscribers))
         return command_id
 
     # -- notices ----------------------------------------------------------------------------------------------------
@@ -546,6 +603,27 @@ class Decision:
         suspended = self.enforcement.suspension is not None
         deadline = self.can_delete_at(episode) if suspended else self.can_suspend_at(episode)
         self._tell("arrears_started", episode.told_at, episode=episode, deadline=deadline)
+
+    def _tell_unconfirmed(self) -> None:
+        """§3: a command that a subscriber has not applied in time, or has failed to apply."""
+        unconfirmed = self.enforcement.unconfirmed
+        for index, command in enumerate(unconfirmed):
+            late = command.missing if self.moment.passed(command.due) else ()
+            told = command.told
+            for subscriber in dict.fromkeys((*command.failed, *late)):
+                if subscriber not in told:
+                    told = (*told, subscriber)
+                    self._tell(
+                        "command_unconfirmed",
+                        self.now,
+                        episode=self.enforcement.episode,
+                        command_id=command.command_id,
+                        subject=command.command_id + subscriber,
+                        subscriber=subscriber,
+                        detail="failed" if subscriber in command.failed else "not applied in time",
+                    )
+            unconfirmed[index] = msgspec.structs.replace(command, told=told)
+            self._wake(command.due)
 
     def _tell_fact(self, fact: Fact) -> None:
         record, enforcement = fact.record, self.enforcement
@@ -599,8 +677,9 @@ class Decision:
         deadline: Instant | None = None,
         command_id: str | None = None,
         subject: str = "",
-        **particulars: str | None,
+        **particulars: str | tuple[str, ...] | None,
     ) -> str:
+        """Publish a notice; returns its id. `particulars` are what its reader needs beside the fields of all."""
         account = self.account
         if episode is not None:
             since, policy = episode.since, self.policy
@@ -611,22 +690,22 @@ class Decision:
         )
         if late_fee is None:
             late_fee = self.late_fee()
-        self.moment.notices.append(
-            Notice(
-                notice_id,
-                account.account_id,
-                kind,
-                at_text,
-                format_money(self.ledger.owed),
-                format_money(late_fee),
-                account.currency,
-                arrears_since,
-                None if deadline is None or deadline > LAST_INSTANT else format_instant(deadline),
-                command_id,
-                policy=None if policy is None else policy.label,
-                **particulars,  # type: ignore[arg-type]
-            )
+        notice = Notice(
+            notice_id,
+            account.account_id,
+            kind,
+            at_text,
+            format_money(self.ledger.owed),
+            format_money(late_fee),
+            account.currency,
+            arrears_since,
+            None if deadline is None or deadline > LAST_INSTANT else format_instant(deadline),
+            command_id,
+            None if policy is None else policy.label,
         )
+        if particulars:
+            notice = msgspec.structs.replace(notice, **particulars)
+        self.moment.notices.append(notice)
         return notice_id
 
     # -- the fee ----------------------------------------------------------------------------------------------------
@@ -653,7 +732,9 @@ _NOTHING: Final = Enforcement()
 
 def _given(episode: Episode, kind: str, mark: Instant, ahead: tuple[Duration, ...]) -> int:
     """How many of a mark's warnings are given or have lapsed: a mark that moves away and back is the old mark."""
-    nearest = min((warned.ahead for warned in episode.warned if warned.kind == kind and warned.mark == mark), default=NEVER)
+    nearest = min(
+        (warned.ahead for warned in episode.warned if warned.kind == kind and warned.mark == mark), default=NEVER
+    )
     return sum(duration >= nearest for duration in ahead)
 
 
@@ -664,6 +745,3 @@ def unpaid_bills(account: Account) -> tuple[tuple[UnpaidBill, ...], int]:
         UnpaidBill(bill_id, format_money(total), format_money(outstanding)) for bill_id, total, outstanding in unpaid
     )
     return bills, count
-
-
-

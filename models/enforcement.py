@@ -68,11 +68,14 @@ class Warned(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at: Instant
     decided_at: Instant
     notice_id: str
+    #: When a notification service said that the customer has it.
+    acked_at: Instant | None = None
 
 
 class MarkSeen(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A mark's value, since when it has had it (a moved mark's warnings go out from then on), and how many of its
-    warnings are given or have lapsed.
+    """A mark's value, since when it has had it, and how many of its warnings are given or have lapsed.
+
+    A moved mark's warnings go out from `since` on.
     """
 
     mark: Instant
@@ -88,6 +91,8 @@ class Episode(msgspec.Struct, array_like=True, gc=False):
     policy: int
     #: Marks lie no earlier: its start, or the `at` of an opening.
     floor: Instant
+    #: Whether an opening has brought it: then the customer was told of it before.
+    taken_over: bool = False
     #: Fee of an earlier episode that is still missing, in `fees.UNITS`.
     carried: int = 0
     #: `at` of `arrears_started`, and when it was decided; None until it has gone out.
@@ -110,8 +115,9 @@ class Suspension(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Deletion(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The delete that ended the account, with the fee and the policy as at that time. One taken over by an opening has
-    no command, no `effective_at` and no `since`.
+    """The delete that ended the account, with the fee and the policy as at that time.
+
+    One taken over by an opening has no command, no `effective_at` and no `since`.
     """
 
     decided_at: Instant
@@ -146,6 +152,16 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return service in self.services and self.start < started_at and (self.end is None or started_at < self.end)
 
 
+class Unconfirmed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A command that not every subscriber has applied yet; `told` are those of whom it was told."""
+
+    command_id: str
+    due: Instant
+    missing: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+
+
 class Enforcement(msgspec.Struct, array_like=True):
     """Everything that has been commanded and told of one account."""
 
@@ -156,6 +172,7 @@ class Enforcement(msgspec.Struct, array_like=True):
     deletion: Deletion | None = None
     fee_missing: FeeMissing | None = None
     stops: list[Stop] = []
+    unconfirmed: list[Unconfirmed] = []
 
     @property
     def commanded(self) -> Commanded:
@@ -167,6 +184,31 @@ class Enforcement(msgspec.Struct, array_like=True):
     def stop(self, start: Instant, services: tuple[str, ...], command_id: str | None) -> None:
         """Usage of these services from `start` on is a breach."""
         self.stops.append(Stop(start, None, services, command_id))
+
+    def acknowledge(self, command_id: str, subscriber: str, *, applied: bool) -> None:
+        """A subscriber has applied a command, or has failed to."""
+        kept = []
+        for command in self.unconfirmed:
+            if command.command_id == command_id and subscriber in command.missing:
+                if applied:
+                    missing = tuple(name for name in command.missing if name != subscriber)
+                    failed = tuple(name for name in command.failed if name != subscriber)
+                    command = msgspec.structs.replace(command, missing=missing, failed=failed)  # noqa: PLW2901
+                elif subscriber not in command.failed:
+                    command = msgspec.structs.replace(command, failed=(*command.failed, subscriber))  # noqa: PLW2901
+            if command.missing:
+                kept.append(command)
+        self.unconfirmed = kept
+
+    def acknowledge_notice(self, notice_id: str, at: Instant) -> None:
+        """The customer has a warning."""
+        if self.episode is not None:
+            self.episode.warned = [
+                msgspec.structs.replace(warned, acked_at=at)
+                if warned.notice_id == notice_id and warned.acked_at is None
+                else warned
+                for warned in self.episode.warned
+            ]
 
     def end_stops(self, end: Instant, forgotten: Instant) -> None:
         """A restore or a reopen ends them; what ended before `forgotten` is dropped."""

@@ -1,4 +1,4 @@
-"""What stands for all accounts of a partition: the policies (R10), the controls for `*`, and what stops commands (§3)."""
+"""What stands for all accounts of a partition: policies (R10), the controls for `*`, what stops commands (§3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from models.instants import FIRST_INSTANT, Duration, Instant
+from models.instants import FIRST_INSTANT, HOUR, Duration, Instant
 from models.policy import Policies, Policy
 from models.refusal import Refusal
 from models.standing import Standing, policy_choice
@@ -52,6 +52,10 @@ class Everybody:
         #: Whether a control for `*` came since then.
         self.is_touched = False
         self.stops: dict[str, Stop] = {}
+        #: When the suspends and deletes of the last hour were decided.
+        self.recent: dict[Action, list[Instant]] = {"suspend": [], "delete": []}
+        #: Until when no guard limits them (a `resume` with `until`).
+        self.unlimited_until: Instant = FIRST_INSTANT
         #: Accounts whose command waits for a `resume`.
         self.stopped: set[str] = set()
         self.add_policies(FIRST_INSTANT - 1, "", policies)
@@ -94,6 +98,23 @@ class Everybody:
     def stop(self, reason: str, actions: tuple[Action, ...], since: Instant) -> None:
         """Send no such command on this partition until a `resume`."""
         self.stops.setdefault(reason, Stop(reason, actions, since))
+
+    def guard(self, action: Action, most: int | None, now: Instant) -> None:
+        """Stop an action that would come more often than `most` times in a sliding hour of `decided_at`."""
+        recent = self.recent[action] = [at for at in self.recent[action] if at > now - HOUR]
+        if most is not None and len(recent) >= most and now >= self.unlimited_until:
+            self.stop(f"max_{action}s", (action,), now)
+
+    def sent(self, action: Action, now: Instant) -> None:
+        """Such a command has been decided."""
+        self.recent[action].append(now)
+
+    def resume(self, until: Instant | None) -> None:
+        """Go on, with empty windows; with `until` without limits until then."""
+        self.stops.clear()
+        self.recent = {"suspend": [], "delete": []}
+        if until is not None:
+            self.unlimited_until = until
 
     def may(self, action: Action) -> bool:
         """Whether nothing stops this action on the partition."""

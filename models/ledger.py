@@ -118,8 +118,9 @@ class Fold(msgspec.Struct, array_like=True, gc=False):
 
 
 class Changes:
-    """What has changed since a ledger was encoded last, and in how many rows it was then; nothing, until it is encoded
-    for the first time.
+    """What has changed since a ledger was encoded last, and in how many rows it was then.
+
+    Nothing is kept until it is encoded for the first time: a replay never does.
     """
 
     __slots__ = ("bill_rows", "bills", "movement_rows", "movements", "tracked")
@@ -216,8 +217,8 @@ class Ledger:
         return self._folded, self._covered, self._open_total, self._stale
 
     def known_bills(self) -> list[OpenBill]:
-        """Every bill that is not forgotten, in no order."""
-        return list(self._bills_by_id.values())
+        """Every bill that is not forgotten, in the order in which payments cover them."""
+        return sorted(self._bills_by_id.values(), key=_bill_order)
 
     # -- what comes in ----------------------------------------------------------------------------------------------
 
@@ -307,11 +308,12 @@ class Ledger:
             self._restart()
         movements, tip = self.movements, self.tip
         folded, count = self._folded, len(self.movements)
+        remembered = now - horizon  # as of each instant: a movement may be folded long after it happened
         while folded < count and (movement := movements[folded]).at <= now:
             if movement.at > tip.at:
                 if self._moved:
                     self._folded = folded
-                    self._cover(horizon)
+                    self._cover(tip.at - remembered)
                     folded, count = self._folded, len(movements)  # the horizon may have passed over some
                 tip.close(movement.at)
             tip.add(movement, self.opened_since)
@@ -321,7 +323,7 @@ class Ledger:
             self._moved = True
         self._folded = folded
         if self._moved:
-            self._cover(horizon)
+            self._cover(tip.at - remembered)
             if folded > _SLACK and movements[_SLACK - 1].at < horizon:
                 self.fold(horizon)
 
@@ -378,10 +380,8 @@ class Ledger:
         for instant, fold in self._history():
             if instant > at:
                 break
-            if fold.balance + fold.limit >= 0:
-                since = None
-            else:
-                since = fold.at if fold.since is None else fold.since
+            began = fold.at if fold.since is None else fold.since
+            since = began if fold.balance + fold.limit < 0 else None
         return since
 
     def _history(self) -> Iterator[tuple[Instant, Fold]]:

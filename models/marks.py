@@ -1,7 +1,7 @@
 """When an episode's marks fall: the suspend mark and the delete mark (contract §1 "Marks", "Holds", "Allowance").
 
-Everything here is arithmetic on elapsed time, as known at one instant: a hold or an allowance that begins later does not
-count yet. `standing.NEVER` stands for a mark that never comes.
+Everything here is arithmetic on elapsed time, as known at one instant: a hold or an allowance that begins later does
+not count yet. `standing.NEVER` stands for a mark that never comes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class HeldTime:
 
     def covers(self, at: Instant) -> bool:
         """Whether a hold covers `at`: at <= t < its end."""
-        return any(start <= at < end for start, end in self._held)
+        return self.free_from(at) != at
 
     def free_from(self, at: Instant) -> Instant:
         """The first instant at or after `at` that no hold covers."""
@@ -82,9 +82,7 @@ def held_time(now: Instant, own: Standing | None, everybody: Standing) -> HeldTi
     """The time held by the account's own holds and by those for everybody, as known at `now`."""
     if (own is None or not own.holds) and not everybody.holds:
         return NO_HOLDS
-    spans = everybody.spans(now)
-    if own is not None:
-        spans += own.spans(now)
+    spans = ([] if own is None else own.spans(now)) + everybody.spans(now)
     return HeldTime(spans) if spans else NO_HOLDS
 
 
@@ -106,7 +104,8 @@ def marks(
 ) -> Marks:
     """The marks of the episode that began at `since`, without the `min_suspended` part of the delete mark.
 
-    `allowances` are those in force by now, oldest first. No mark lies before `floor` (an opening's `at`). `suspended_at` is when the account was suspended, None if it is not.
+    `allowances` are those in force by now, oldest first. No mark lies before `floor` (an opening's `at`).
+    `suspended_at` is when the account was suspended, None if it is not.
     """
     granted: Duration = 0
     later = []

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from models.account import Account, Horizon
 from models.decision import Decision, Moment
 from models.everybody import EVERYBODY, Everybody
-from models.instants import FIRST_INSTANT, LAST_INSTANT, Instant, format_instant
+from models.instants import FIRST_INSTANT, LAST_INSTANT, MINUTE, Instant, format_instant
 from models.ledger import check_same_content
 from models.outputs import AccountView, Command, DeadLetter, Notice, Source, dead_letter
 from models.policy import Policies
-from models.records import Bill, Control, Package, Payment, Usage, fingerprint
+from models.records import Ack, Bill, Control, Package, Payment, Usage, fingerprint
 from models.refusal import Refusal
+from models.standing import NEVER
 from models.views import account_view
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from models.account import Origin
     from models.codec import Peek
+    from models.enforcement import Action
     from models.instants import Duration
     from models.records import Record
 
@@ -46,6 +48,14 @@ class Live(NamedTuple):
 
     #: A record dated later than this past the clock is `too_early`.
     max_ahead: Duration
+    #: The most deletes and suspends of a sliding hour; None: without limit.
+    max_deletes: int | None = 100
+    max_suspends: int | None = 5_000
+    #: Services that have to confirm each command, and by when.
+    subscribers: tuple[str, ...] = ()
+    confirm_within: Duration = 15 * MINUTE
+    #: Whether the wait of a delete runs from the ack of its `deletion_ahead`.
+    notice_acks: bool = False
 
 
 class Published(NamedTuple):
@@ -106,8 +116,11 @@ class Monitor:
         self._horizon = Horizon(FIRST_INSTANT, FIRST_INSTANT)
         #: Bills up to here are all in: a change that still waits for one waits in vain.
         self._settled: Instant = FIRST_INSTANT - 1
-        self._moment = Moment(terms.app_id, self.everybody, lateness=terms.live is not None)
-        self._touched: dict[str, Account] = {}
+        self._moment = Moment(terms.app_id, self.everybody, terms.live)
+        #: Ids of accounts with records that no decision has seen (a dict keeps their order), and those of them that a
+        #: fence covers. Ids only: a commit in between closes the accounts.
+        self._touched: dict[str, None] = {}
+        self._sealed: dict[str, None] = {}
         self._waiting: set[str] = set()
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
@@ -119,12 +132,10 @@ class Monitor:
             if seen.due is not None:
                 self._due.append((seen.due, account_id))
             if seen.is_touched:
-                self._touched[account_id] = self.accounts[account_id]
+                self._touched[account_id] = None
             if seen.is_waiting:
                 self._waiting.add(account_id)
         self._due += [(at, EVERYBODY) for at in self.everybody.standing.begins() if at > self.everybody.decided_to]
-        if self.everybody.is_touched:
-            self._due.append((self.everybody.decided_to, EVERYBODY))
         heapify(self._due)
 
     # -- records ----------------------------------------------------------------------------------------------------
@@ -135,7 +146,8 @@ class Monitor:
         Live, that is the oldest of the inputs' watermarks, and changes of a bill go on waiting for it.
         """
         history = complete - self.everybody.history
-        self._horizon = Horizon(history, complete - self.terms.usage_history)
+        self._horizon.history = history
+        self._horizon.usage = complete - self.terms.usage_history
         self._settled = complete if self.terms.live is None else history - 1
 
     def apply(self, record: Record, origin: Origin) -> bool:
@@ -153,23 +165,45 @@ class Monitor:
                 self._apply_to_everybody(record)
                 return True
             if account is None:
+                if isinstance(record, Ack):
+                    return True  # of nothing that was ever sent
                 account = Account(account_id)
             accepted = self._apply_to(account, record, origin)
         except Refusal as refusal:
             self.refuse(origin(), refusal)
             return False
-        self._touch(account)
+        if type(record) in _MOVES_NOTHING and not account.facts:
+            self.accounts[account_id] = account  # nothing for a decision to see
+        else:
+            self._touch(account)
         if not accepted:
             self._waiting.add(account_id)
         return accepted
 
     def _touch(self, account: Account) -> None:
-        self.accounts[account.account_id] = self._touched[account.account_id] = account
+        self.accounts[account.account_id] = account
+        self._touched[account.account_id] = None
         account.touched = True
 
     def refuse(self, source: Source, refusal: Refusal) -> None:
         """A record that cannot be used."""
         self._dead_letters.append(dead_letter(source, refusal))
+
+    def stop(self, reason: str, actions: tuple[Action, ...]) -> None:
+        """§3: send no such command until `go_on` or a `resume` for everybody."""
+        self.everybody.stop(reason, actions, self.clock)
+
+    def go_on(self, reason: str) -> None:
+        """The reason of a stop is gone."""
+        if self.everybody.stops.pop(reason, None) is not None:
+            self._try_stopped_again()
+
+    def _try_stopped_again(self) -> None:
+        for account_id in sorted(self.everybody.stopped):
+            account = self.accounts[account_id]
+            account.changed = True
+            self._touch(account)
+        self.everybody.stopped.clear()
 
     def take_dead_letters(self) -> list[DeadLetter]:
         """Those since the last decision: they need not wait for one."""
@@ -185,7 +219,9 @@ class Monitor:
 
     def _check_time(self, record: Record, live: Live) -> None:
         if record.at > self.clock + live.max_ahead:
-            message = f"{_field(record)}: {format_instant(record.at)} is more than {live.max_ahead // 1_000_000} s ahead"
+            message = (
+                f"{_field(record)}: {format_instant(record.at)} is more than {live.max_ahead // 1_000_000} s ahead"
+            )
             raise Refusal("too_early", _field(record), f"{message} of the clock, {format_instant(self.clock)}")
         if record.at < self._horizon.history:
             message = f"{_field(record)}: {format_instant(record.at)} lies before the history that is kept"
@@ -206,8 +242,8 @@ class Monitor:
                 account.apply_control(record, horizon, self.everybody)
                 if record.kind == "policies":
                     self._add_policies(record)
-            case _:
-                account.usable = True
+            case Ack():
+                account.apply_ack(record, horizon)
         return True
 
     def _apply_to_everybody(self, control: Control) -> None:
@@ -222,16 +258,11 @@ class Monitor:
         if control.kind == "policies":
             self._add_policies(control)
         elif control.kind == "resume":
-            everybody.stops.clear()
-            for account_id in everybody.stopped:
-                account = self.accounts[account_id]
-                account.changed = True
-                self._touch(account)
-            everybody.stopped.clear()
+            everybody.resume(control.until)
+            self._try_stopped_again()
         else:
             everybody.standing.add(control)
             everybody.is_touched = True
-            heappush(self._due, (control.at, EVERYBODY))
 
     def _add_policies(self, control: Control) -> None:
         assert control.policies is not None  # the contract's model requires it
@@ -249,15 +280,24 @@ class Monitor:
             heappop(due)
         return None
 
-    def decide(self, now: Instant, *, past: bool) -> Published:
+    def seal(self) -> None:
+        """Live, a decision covers the accounts touched before the fence was set up, which is when this is called."""
+        self._sealed.update(self._touched)
+        self._touched = {}
+
+    def decide(self, now: Instant, *, past: bool, evidence: dict[str, int] | None = None) -> Published:
         """Compare what is required with what was commanded, for the accounts touched since the last time or due by now.
 
-        The clock stands at `now`, with `past` just behind it: a mark that falls at `now` fires only then.
+        The clock stands at `now`, with `past` just behind it: a mark that falls at `now` fires only then. `evidence` is
+        what has been applied, by topic; commands carry it.
         """
+        if self.terms.live is None:
+            self.seal()
         moment = self._moment
+        moment.evidence = evidence
         self.clock = self.everybody.decided_to = moment.now = now
         moment.past, moment.history = past, self._horizon.history
-        for account in self._to_decide(now):
+        for account in self._to_decide(now, past=past):
             self._decide(account, moment)
         if self._waiting:
             self._refuse_waiting()
@@ -267,25 +307,38 @@ class Monitor:
         moment.commands, moment.notices = [], []
         return published
 
-    def _to_decide(self, now: Instant) -> Iterable[Account]:
-        touched, self._touched = self._touched, {}
-        self.everybody.is_touched = False
-        due = self._due
-        while due and due[0][0] <= now:
+    def _to_decide(self, now: Instant, *, past: bool) -> Iterable[Account]:
+        chosen = {account_id: self.accounts[account_id] for account_id in self._sealed}
+        self._sealed = {}
+        everybody, due = self.everybody, self._due
+        for_all = everybody.is_touched
+        if everybody.is_touched:
+            everybody.is_touched = False
+            for at in everybody.standing.begins():
+                if at > now:
+                    heappush(due, (at, EVERYBODY))
+        # What falls due at `now` itself comes once the clock is past it.
+        while due and (due[0][0] < now or (past and due[0][0] == now)):
             at, account_id = heappop(due)
             if account_id == EVERYBODY:
-                for account in self.accounts.active():
-                    account.changed = True
-                    touched[account.account_id] = account
+                for_all = True
             elif (account := self.accounts[account_id]).due == at:
-                touched[account_id] = account
-        return touched.values()
+                chosen[account_id] = account
+        if for_all:
+            for account in self.accounts.active():
+                account.changed = True
+                chosen[account.account_id] = account
+        if self.terms.live is None:
+            return chosen.values()
+        # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
+        covered = [account for account in chosen.values() if account.account_id not in self._touched]
+        return sorted(covered, key=_oldest_mark)
 
     def _decide(self, account: Account, moment: Moment) -> None:
         account.touched = False
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
-        if self._is_quiet(account, now):
+        if self._is_quiet(account, moment):
             return
         due = Decision(account, moment).decide()
         account.changed = False
@@ -299,10 +352,12 @@ class Monitor:
             heappush(self._due, (due, account.account_id))
 
     @staticmethod
-    def _is_quiet(account: Account, now: Instant) -> bool:
+    def _is_quiet(account: Account, moment: Moment) -> bool:
         """Whether nothing can have come of the records: the account stays clear, or its episode runs on as it did."""
         ledger, enforcement = account.ledger, account.enforcement
-        if account.changed or account.facts or ledger.has_more or (account.due is not None and account.due <= now):
+        if account.changed or account.facts or ledger.has_more:
+            return False
+        if account.due is not None and moment.passed(account.due):
             return False
         if enforcement is None:
             return not ledger.in_arrears
@@ -333,6 +388,11 @@ class Monitor:
                 yield account_view(account, moment)
 
 
+def _oldest_mark(account: Account) -> Instant:
+    return NEVER if account.due is None else account.due
+
+
+_MOVES_NOTHING = frozenset((Usage, Package))
 _FIELDS = {Bill: "issued_at", Payment: "paid_at", Usage: "ended_at"}
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from models.refusal import Refusal
+if TYPE_CHECKING:
+    from models.refusal import Refusal
+
 
 #: A dead letter's value is cut to this many bytes of its text.
 MAX_VALUE_BYTES: Final = 65_536
@@ -75,7 +77,6 @@ class Notice(_NoticeFields, frozen=True, gc=False, omit_defaults=True):
     policy: str | None = None
     reason: str | None = None
     services: tuple[str, ...] | None = None
-    unpaid_bills_count: int | None = None
     event_id: str | None = None
     usage_id: str | None = None
     package_id: str | None = None

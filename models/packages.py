@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
@@ -14,8 +14,7 @@ from models.refusal import Refusal
 if TYPE_CHECKING:
     from models.records import Package, Usage
 
-_HOUR: Final = 3_600_000_000
-_SEEN_PER_BUCKET: Final = 64
+_ITEMS_PER_PART: Final = 64
 
 
 class Prepaid(msgspec.Struct, array_like=True, gc=False):
@@ -42,63 +41,111 @@ class Prepaid(msgspec.Struct, array_like=True, gc=False):
         )
 
 
-class Seen:
-    """Ids that have been seen, with their instant and the fingerprint of their content; kept in buckets, so that one
-    more id changes one bucket only.
-    """
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
-    __slots__ = ("buckets", "changed", "size")
 
-    def __init__(self, buckets: list[dict[str, tuple[Instant, int]]] | None = None) -> None:
-        self.buckets = [{}] if buckets is None else buckets
-        #: Numbers of the buckets changed since they were encoded last.
+class Buckets(Generic[_Key, _Value]):
+    """A dict in parts, so that one more item changes one small part only."""
+
+    __slots__ = ("changed", "in_rows", "parts", "size")
+
+    def __init__(self, parts: list[dict[_Key, _Value]] | None = None) -> None:
+        self.parts = [{}] if parts is None else parts
+        #: Numbers of the parts changed since they were encoded last.
         self.changed: set[int] = set()
-        self.size = sum(len(bucket) for bucket in self.buckets)
+        #: Whether the parts were encoded apart.
+        self.in_rows = len(self.parts) > 1
+        self.size = sum(len(part) for part in self.parts)
+
+    def part(self, key: _Key) -> dict[_Key, _Value]:
+        """The part that `key` belongs to."""
+        return self.parts[self._number(key)]
+
+    def put(self, key: _Key, value: _Value) -> None:
+        """Set an item."""
+        number = self._number(key)
+        part = self.parts[number]
+        self.size += key not in part
+        part[key] = value
+        self.changed.add(number)
+        if self.size > 2 * _ITEMS_PER_PART * len(self.parts):
+            self._spread(4 * len(self.parts))
+
+    def drop(self, number: int, keys: list[_Key]) -> None:
+        """Take these items out of a part."""
+        for key in keys:
+            del self.parts[number][key]
+        self.size -= len(keys)
+        self.changed.add(number)
+
+    def shrink(self) -> None:
+        """Use fewer parts, if there are far too many."""
+        if len(self.parts) > 1 and self.size < _ITEMS_PER_PART * len(self.parts) // 8:
+            self._spread(len(self.parts) // 4)
+
+    def _spread(self, count: int) -> None:
+        everything = [item for part in self.parts for item in part.items()]
+        before = len(self.parts)
+        self.parts = [{} for _ in range(count)]
+        for key, value in everything:
+            self.part(key)[key] = value
+        self.changed = set(range(max(before, count)))
+
+    def _number(self, key: _Key) -> int:
+        return zlib.crc32(str(key).encode()) & (len(self.parts) - 1) if len(self.parts) > 1 else 0
+
+
+class Seen(Buckets[str, tuple[Instant, int]]):
+    """Ids that have been seen, with their instant and the fingerprint of their content."""
+
+    __slots__ = ()
 
     def get(self, event_id: str, horizon: Instant) -> int | None:
         """The fingerprint seen under this id, unless it is forgotten."""
-        known = self.buckets[self._number(event_id)].get(event_id)
+        known = self.part(event_id).get(event_id)
         return known[1] if known is not None and known[0] >= horizon else None
 
     def add(self, event_id: str, at: Instant, crc: int, horizon: Instant) -> None:
-        """Remember an id, and forget those of its bucket that lie before the horizon."""
+        """Remember an id, and forget those of its part that lie before the horizon."""
         number = self._number(event_id)
-        bucket = self.buckets[number]
-        if len(bucket) >= _SEEN_PER_BUCKET:
-            for old in [key for key, (seen_at, _) in bucket.items() if seen_at < horizon]:
-                del bucket[old]
-                self.size -= 1
-        self.size += event_id not in bucket
-        bucket[event_id] = (at, crc)
-        self.changed.add(number)
-        if self.size > 2 * _SEEN_PER_BUCKET * len(self.buckets):
-            self._grow()
+        if len(self.parts[number]) >= _ITEMS_PER_PART:
+            self.drop(number, [key for key, (seen_at, _) in self.parts[number].items() if seen_at < horizon])
+        self.put(event_id, (at, crc))
 
-    def _number(self, event_id: str) -> int:
-        return zlib.crc32(event_id.encode()) & (len(self.buckets) - 1) if len(self.buckets) > 1 else 0
 
-    def _grow(self) -> None:
-        everything = [item for bucket in self.buckets for item in bucket.items()]
-        self.buckets = [{} for _ in range(4 * len(self.buckets))]
-        for event_id, value in everything:
-            self.buckets[self._number(event_id)][event_id] = value
-        self.changed = set(range(len(self.buckets)))
+class Costs(Buckets[Instant, Fine]):
+    """What usage that ended at an instant cost."""
+
+    __slots__ = ()
+
+    def add(self, ended_at: Instant, cost: Fine) -> None:
+        """Add the cost of one record."""
+        self.put(ended_at, self.part(ended_at).get(ended_at, 0) + cost)
+
+    def take(self, until: Instant) -> Fine:
+        """Take out what ended until then; returns what it came to."""
+        taken: Fine = 0
+        for number, part in enumerate(self.parts):
+            ended = [ended_at for ended_at in part if ended_at <= until]
+            taken += sum(part[ended_at] for ended_at in ended)
+            if ended:
+                self.drop(number, ended)
+        self.shrink()
+        return taken
 
 
 class UsageBook:
     """The packages of one account, the cost of its usage since the last bill, and the ids of its usage."""
 
-    __slots__ = ("changed_hours", "costs_in_rows", "costs", "package_events", "packages", "seen", "unbilled")
+    __slots__ = ("costs", "package_events", "packages", "seen", "unbilled")
 
     def __init__(self) -> None:
         self.packages: list[Prepaid] = []
         self.package_events: dict[str, tuple[Instant, int]] = {}
         self.seen = Seen()
-        #: Cost by hour and `ended_at`, of usage that is not billed.
-        self.costs: dict[int, dict[Instant, Fine]] = {}
-        #: Hours changed since they were encoded last, and whether they were encoded apart.
-        self.changed_hours: set[int] = set()
-        self.costs_in_rows = False
+        #: Of usage that is not billed.
+        self.costs = Costs()
         self.unbilled: Fine = 0
 
     # -- packages ---------------------------------------------------------------------------------------------------
@@ -125,7 +172,7 @@ class UsageBook:
                 raise Refusal("invalid", "package_id", f"package {record.package_id} is cancelled already")
             known.cancelled_at = record.at
         self.package_events[record.event_id] = (record.at, crc)
-        if len(self.package_events) > 2 * _SEEN_PER_BUCKET:
+        if len(self.package_events) > 2 * _ITEMS_PER_PART:
             kept = {key: value for key, value in self.package_events.items() if value[0] >= horizon}
             self.package_events = kept
 
@@ -134,10 +181,7 @@ class UsageBook:
     def use(self, record: Usage, billed_until: Instant | None) -> list[str]:
         """Draw on the packages and count the cost; returns the ids of packages that are used up by it."""
         if record.cost is not None and (billed_until is None or record.at > billed_until):
-            hour = record.at // _HOUR
-            costs = self.costs.setdefault(hour, {})
-            costs[record.at] = costs.get(record.at, 0) + record.cost
-            self.changed_hours.add(hour)
+            self.costs.add(record.at, record.cost)
             self.unbilled += record.cost
         if not self.packages:
             return []
@@ -156,13 +200,7 @@ class UsageBook:
 
     def bill(self, until: Instant) -> None:
         """A bill covers what ended until then (its `period_end`, or its `issued_at`)."""
-        for hour in [hour for hour in self.costs if hour * _HOUR <= until]:
-            costs = self.costs[hour]
-            for ended_at in [ended_at for ended_at in costs if ended_at <= until]:
-                self.unbilled -= costs.pop(ended_at)
-            if not costs:
-                del self.costs[hour]
-            self.changed_hours.add(hour)
+        self.unbilled -= self.costs.take(until)
 
     def left(self, now: Instant) -> list[Prepaid]:
         """The packages that have something left and have not ended."""

@@ -6,12 +6,14 @@ from its `at` on, whenever it arrived.
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from models.instants import Duration, Instant
-from models.records import Control
+
+if TYPE_CHECKING:
+    from models.records import Control
 
 #: An instant that never comes: later than the year 9999.
 NEVER: Final[Instant] = 1 << 62
@@ -63,9 +65,7 @@ class Standing(msgspec.Struct, array_like=True):
         """Take in a hold, exemption, release, allowance or choice of policy. The order of arrival does not matter."""
         match control.kind:
             case "hold" | "exempt":
-                hold = Hold(
-                    control.at, control.event_id, control.kind == "exempt", control.until, control.freeze_clock
-                )
+                hold = Hold(control.at, control.event_id, control.kind == "exempt", control.until, control.freeze_clock)
                 self.holds.append(hold)
                 self.holds.sort(key=_in_order)
             case "release":

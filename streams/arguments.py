@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 
-def _example(*lines: str) -> str:
-    return "\n".join(("Example:", "", "```text", *lines, "```"))
+def _example(command: str) -> str:
+    return f"Example: `{command}`"
 
 
 app = typer.Typer(
@@ -102,9 +102,8 @@ def _arrears(
 
 @app.command(
     epilog=_example(
-        "arrears replay --bills bills.jsonl --payments payments.jsonl \\",
-        "  --commands commands.jsonl --accounts accounts.jsonl \\",
-        "  --until 2026-02-01T00:00:00Z",
+        "arrears replay --bills bills.jsonl --payments payments.jsonl --until 2026-02-01T00:00:00Z "
+        "--commands commands.jsonl --accounts accounts.jsonl"
     )
 )
 def replay(
@@ -140,10 +139,7 @@ def replay(
 
 
 @app.command(
-    epilog=_example(
-        "arrears explain acct-0042 --bills bills.jsonl --payments payments.jsonl \\",
-        "  --until 2026-02-01T00:00:00Z",
-    )
+    epilog=_example("arrears explain acct-0042 --bills bills.jsonl --payments payments.jsonl --controls controls.jsonl")
 )
 def explain(
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The id of the account.", show_default=False)],
@@ -173,7 +169,9 @@ def explain(
 def sample(
     directory: Annotated[
         str,
-        typer.Argument(metavar="DIR", help="The folder: made if it is not there; its files are replaced."),
+        typer.Argument(
+            metavar="DIR", help="The folder: made if it is not there; its files are replaced.", show_default=False
+        ),
     ],
     accounts: Annotated[
         int, typer.Option(metavar="N", envvar="ARREARS_SAMPLE_ACCOUNTS", help="How many accounts.")
@@ -216,7 +214,9 @@ def sample(
 def demo(
     directory: Annotated[
         str | None,
-        typer.Argument(metavar="[DIR]", help="Keep the month in this folder; without it nothing is kept."),
+        typer.Argument(
+            metavar="DIR", help="Keep the month in this folder; without it nothing is kept.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Show it: a month of a small cloud provider, the commands that follow, and one account explained."""

@@ -204,7 +204,7 @@ def explain(account_id: str, sources: Sources, *, as_json: bool) -> None:
         raise Unusable(f"there is no account {printable(account_id)} in the input: {advice}")
     if as_json:
         with Output("--json", STANDARD) as output:
-            output.write(story.as_json())
+            output.write_all([story.as_json()])
             output.finish()
     else:
         show(*story_shown(story))

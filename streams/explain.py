@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from models.contract import EVERYONE
-from models.instants import Instant, format_instant, parse_instant
+from models.instants import FIRST_INSTANT, Instant, format_instant, parse_instant
 from models.money import format_money, parse_signed_money
 from models.records import Bill, Control, Payment, Usage, fingerprint
 from models.refusal import Refusal
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from models.packages import Prepaid
     from models.policy import Policies, Policy
     from models.records import Record
-    from streams.files import Inputs
+    from streams.files import Inputs, Lines
     from streams.replay import Entry, Step
 
 #: How many accounts are named when the one asked for is not there.
@@ -43,13 +43,14 @@ class _Whose(msgspec.Struct):
     """Of a line that may be unusable, whose it is and when."""
 
     account_id: str
-    issued_at: str = ""
-    paid_at: str = ""
-    ended_at: str = ""
-    at: str = ""
+    issued_at: object = None
+    paid_at: object = None
+    ended_at: object = None
+    at: object = None
 
 
 _whose: Final = msgspec.json.Decoder(_Whose).decode
+_INSTANTS: Final = {"bills": "issued_at", "payments": "paid_at", "usage": "ended_at"}
 
 
 @dataclass
@@ -160,15 +161,19 @@ def _refusals(entries: list[Entry], inputs: Inputs, policies: Policies) -> dict[
 
 
 def _about(inputs: Inputs, account_id: str) -> tuple[list[Entry], list[BadLine]]:
-    """The records of the account and those for everybody, in order; and the lines of it that cannot be read."""
+    """The records that bear on the account, in order; and the lines of it that cannot be read.
+
+    Those are its own, the controls for everybody, and all of an account that puts policies in force: they hold for
+    everybody too, and whether such a control is accepted depends on that account.
+    """
+    accounts = _with_policies(inputs) | {account_id, EVERYONE}
+    names = [name.encode(errors="surrogateescape") for name in accounts]
     entries: list[Entry] = []
     bad_lines: list[BadLine] = []
-    name = account_id.encode(errors="surrogateescape")
     for file in inputs.files:
-        # Written with an escape, an id may not be there letter by letter.
-        everybody = file.topic == "controls"
         for number, line in file.lines():
-            if name not in line and b"\\" not in line and not everybody:
+            # Written with an escape, an id may not be there letter by letter.
+            if b"\\" not in line and not any(name in line for name in names):
                 continue
             try:
                 record = file.decode(line)
@@ -177,17 +182,48 @@ def _about(inputs: Inputs, account_id: str) -> tuple[list[Entry], list[BadLine]]
                 if whose is not None and whose.account_id == account_id:
                     bad_lines.append(BadLine(file.topic, number - file.first + 1, refusal))
                 continue
-            if record.account_id in (account_id, EVERYONE):
+            if record.account_id in accounts:
                 entries.append(entry(record, number))
     sort_entries(entries, inputs.raw)
     return entries, bad_lines
 
 
+def _with_policies(inputs: Inputs) -> set[str]:
+    """The accounts that controls of kind `policies` name."""
+    found = set()
+    for file in inputs.files:
+        for _, line in file.lines() if file.topic == "controls" else ():
+            if b"policies" in line or b"\\" in line:
+                try:
+                    record = file.decode(line)
+                except Refusal:
+                    continue
+                if isinstance(record, Control) and record.kind == "policies":
+                    found.add(record.account_id)
+    return found
+
+
 def _read_whose(line: bytes) -> _Whose | None:
     try:
         return _whose(line)
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
+
+
+def _read_when(file: Lines, line: bytes) -> tuple[Instant, str] | None:
+    """When a record is, and whose; None if the line is certainly none."""
+    whose = _read_whose(line)
+    if whose is not None:
+        at = getattr(whose, _INSTANTS.get(file.topic, "at"))
+        try:
+            return parse_instant(at) if isinstance(at, str) else FIRST_INSTANT, whose.account_id
+        except ValueError:
+            return None
+    try:
+        record = file.decode(line)  # it is stricter in some ways, and more lenient in others
+    except Refusal:
+        return None
+    return record.at, record.account_id
 
 
 def last_usable(inputs: Inputs, policies: Policies) -> Instant | None:
@@ -195,27 +231,17 @@ def last_usable(inputs: Inputs, policies: Policies) -> Instant | None:
 
     From the latest record back: whose it is, and which is that account's last usable one.
     """
-    found: list[tuple[Instant, int]] = []
-    for file in inputs.files:
-        for number, line in file.lines():
-            whose = _read_whose(line)
-            if whose is not None:
-                try:
-                    at = parse_instant(whose.issued_at or whose.paid_at or whose.ended_at or whose.at)
-                except ValueError:
-                    continue
-                found.append((at, number))
+    found = [when for file in inputs.files for _, line in file.lines() if (when := _read_when(file, line)) is not None]
     found.sort(reverse=True)
     last: Instant | None = None
     seen: set[str] = set()
-    for at, number in found:
+    for at, account_id in found:
         if last is not None and at <= last:
             break
-        whose = _read_whose(inputs.raw(number))
-        if whose is None or whose.account_id in seen:
+        if account_id in seen:
             continue
-        seen.add(whose.account_id)
-        entries, _ = _about(inputs, whose.account_id)
+        seen.add(account_id)
+        entries, _ = _about(inputs, account_id)
         for step in Replay(policies, "").run(entries, inputs.source, until=None):
             if len(step.published.dead_letters) < len(step.records):
                 last = step.at if last is None else max(last, step.at)
@@ -268,7 +294,8 @@ class _Teller:
 
     def view(self, at: Instant) -> AccountView | None:
         """The account as it stands."""
-        return next(iter(self.replay.monitor.views(at)), None)
+        views = self.replay.monitor.views(at)
+        return next((view for view in views if view.account_id == self._account_id), None)
 
     def policy_of(self, view: AccountView) -> Policy | None:
         """The policy that the view names."""
@@ -281,9 +308,12 @@ class _Teller:
             for letter in step.published.dead_letters
         }
         for one in sorted(step.records, key=_telling_order):
-            self._tell_record(one, refused.get(one.number))
+            if self._concerns(one.record):
+                self._tell_record(one, refused.get(one.number))
         self._tell_draws()
-        commands, notices = in_order(step.published)
+        published = in_order(step.published)
+        commands = [command for command in published.commands if command.account_id == self._account_id]
+        notices = [notice for notice in published.notices if notice.account_id == self._account_id]
         only_usage = step.records and all(isinstance(one.record, Usage) for one in step.records)
         if only_usage and not commands and not notices:
             return  # an account with a million of them is looked at when something comes of them
@@ -299,7 +329,13 @@ class _Teller:
     def tell_refused(self, entries: Iterable[Entry], refusals: Mapping[int, Refusal]) -> None:
         """Tell of refused records after the end of the clock."""
         for one in entries:
-            self._tell_record(one, refusals[one.number])
+            if self._concerns(one.record):
+                self._tell_record(one, refusals[one.number])
+
+    def _concerns(self, record: Record) -> bool:
+        """Whether it is told: the account's own, and what holds for everybody."""
+        puts_policies = isinstance(record, Control) and record.kind == "policies"
+        return puts_policies or record.account_id in (self._account_id, EVERYONE)
 
     # -- records ----------------------------------------------------------------------------------------------------
 
@@ -325,7 +361,7 @@ class _Teller:
             "line": source.offset,
             "event_id": record.event_id,
             "kind": getattr(record, "kind", "usage"),
-            "for_everybody": record.account_id == EVERYONE,
+            "account_id": record.account_id,
             "result": result,
             "balance_before": format_money(before),
             "balance_after": format_money(self._balance),
@@ -360,7 +396,9 @@ class _Teller:
         match record:
             case Bill():
                 total = 0 if record.kind == "voided" else record.amount
-                self._balance += self._bills.get(record.bill_id, 0) - total
+                # The id of a forgotten bill is free again.
+                before = 0 if record.kind == "issued" else self._bills.get(record.bill_id, 0)
+                self._balance += before - total
                 self._bills[record.bill_id] = total
             case Payment(kind="topup"):
                 self._balance += record.amount

@@ -108,19 +108,19 @@ class FileReplay:
         for commands, notices in self._confirmed(replay.run(entries, self._inputs.source, until=self._until)):
             for command in commands:
                 tally.commands[command.action] += 1
-                if outputs.commands is not None:
-                    outputs.commands.write(command)
             for notice in notices:
                 tally.notices[notice.kind] += 1
-                if outputs.notices is not None:
-                    outputs.notices.write(notice)
+            if outputs.commands is not None:
+                outputs.commands.write_all(commands)
+            if outputs.notices is not None:
+                outputs.notices.write_all(notices)
             if stop_unread and outputs.unread:
                 raise NobodyReads
         self._write_accounts(self._final(replay, entries), outputs)
         self._refused.sort(key=lambda refused: refused[0])
         if outputs.dead_letters is not None:
-            for number, refusal in self._refused:
-                outputs.dead_letters.write(dead_letter(self._inputs.source(number), refusal))
+            source = self._inputs.source
+            outputs.dead_letters.write_all(dead_letter(source(number), refusal) for number, refusal in self._refused)
         for output in outputs:  # first all to the disk: if one fails, none takes its place
             output.flush()
         for output in outputs:
@@ -154,12 +154,12 @@ class FileReplay:
     # -- out --------------------------------------------------------------------------------------------------------
 
     def _confirmed(self, steps: Iterable[Step]) -> Iterator[Instantly]:
-        at: Instant | None = None
+        instant: Instant | None = None
         now = Instantly([], [])
-        held: list[Step] = []
+        held: list[tuple[Instant, Published]] = []
         done = 0
-        for step in steps:
-            (commands, notices, letters), records = step.published, step.records
+        for at, records, published in steps:
+            commands, notices, letters = published
             for letter in letters:
                 self._refuse(self._inputs.number(letter.topic, letter.offset), refusal_of(letter))
             done += len(records)
@@ -167,18 +167,19 @@ class FileReplay:
                 self._progress.replayed(done)
                 done = 0
             if commands or notices:
-                held.append(step)
+                held.append((at, published))
             if len(letters) < len(records):  # one of them was accepted
-                self._last_usable = step.at
+                self._last_usable = at
             elif self._until is None:
                 continue
-            for proven in held:
-                if proven.at != at:
-                    yield in_order(now)
-                    at, now = proven.at, Instantly([], [])
-                now.commands.extend(proven.published.commands)
-                now.notices.extend(proven.published.notices)
-            held.clear()
+            if held:
+                for proven_at, proven in held:
+                    if proven_at != instant:
+                        yield in_order(now)
+                        instant, now = proven_at, Instantly([], [])
+                    now.commands.extend(proven.commands)
+                    now.notices.extend(proven.notices)
+                held.clear()
         yield in_order(now)
 
     def _final(self, replay: Replay, entries: list[Entry]) -> Replay:
@@ -203,8 +204,7 @@ class FileReplay:
             if (account := accounts[account_id]).usable:
                 self.tally.accounts[status_of(account)] += 1
         if outputs.accounts is not None:
-            for view in replay.monitor.views(ended_at):
-                outputs.accounts.write(view)
+            outputs.accounts.write_all(replay.monitor.views(ended_at))
 
 
 def status_of(account: Account) -> str:

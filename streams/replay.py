@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from models.everybody import Everybody
 from models.monitor import Monitor, Published, Terms
+from models.records import Bill, Control, Package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +27,10 @@ HISTORY = 45 * 86_400_000_000
 
 #: At one instant these come first or last; the others in the order of their ids.
 _FIRST = {"policies": 0, "opening": 1, "release": 2, "purchased": 3}
-_LAST = {"cancelled": 5, "reopen": 6}
+_LAST = {"voided": 5, "cancelled": 6, "reopen": 7}
 _BETWEEN = 4
 RANKS = _FIRST | _LAST
+_RANKED = (Bill, Control, Package)
 
 
 class Entry(NamedTuple):
@@ -52,8 +54,8 @@ class Step(NamedTuple):
 
 def entry(record: Record, number: int) -> Entry:
     """The place of a record."""
-    kind = getattr(record, "kind", "")
-    return Entry(record.at, RANKS.get(kind, _BETWEEN), record.event_id, number, record)
+    rank = RANKS.get(record.kind, _BETWEEN) if isinstance(record, _RANKED) else _BETWEEN
+    return tuple.__new__(Entry, (record.at, rank, record.event_id, number, record))  # twice as fast as Entry(…)
 
 
 def sort_entries(entries: list[Entry], raw: Callable[[int], bytes]) -> None:
@@ -85,7 +87,9 @@ class Replay:
         index, count = 0, len(entries)
         while index < count:
             at = entries[index].at
-            yield from self._run_to(at)
+            due = monitor.next_due()
+            if due is not None and due < at:
+                yield from self._run_to(at)
             monitor.remember_from(at)
             start = index
             while index < count and (place := entries[index]).at == at:

@@ -11,6 +11,7 @@ Laws of this file:
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import select
 import stat
@@ -25,12 +26,16 @@ from streams.faults import Unusable
 from streams.files import STANDARD, shown_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
 #: Bytes that are gathered until they are written.
 _WRITE_AT: Final = 1 << 20
+
+#: What is open already: what a shell hands over for `>(…)`, say.
+_DESCRIPTOR: Final = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,6})")
+_NAMED: Final = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}
 
 #: Files and folders that are to go if the process has to stop before its end.
 UNFINISHED: Final[set[str]] = set()
@@ -73,13 +78,15 @@ class Output:
                 Path(self._temporary).unlink()
             UNFINISHED.discard(self._temporary)
 
-    def write(self, value: object) -> None:
-        """Add a line."""
-        line = _encode(value)
-        self._parts += (line, b"\n")
-        self._size += len(line)
-        if self._size >= _WRITE_AT:
-            self.flush()
+    def write_all(self, values: Iterable[object]) -> None:
+        """Add a line for each."""
+        parts = self._parts
+        for value in values:
+            line = _encode(value)
+            parts += (line, b"\n")
+            self._size += len(line)
+            if self._size >= _WRITE_AT:
+                self.flush()
 
     def finish(self) -> None:
         """Everything has been written: put the file in its place."""
@@ -98,6 +105,10 @@ class Output:
             if sys.stdout is None:
                 raise ValueError("it is closed")
             self._fd = os.dup(sys.stdout.fileno())
+            return
+        descriptor = _DESCRIPTOR.fullmatch(_NAMED.get(self._path, self._path))
+        if descriptor is not None:  # opened by its name it would be written from its beginning, whatever is in it
+            self._fd = os.dup(int(descriptor[1]))
             return
         target = os.path.realpath(self._path)
         try:
@@ -172,16 +183,19 @@ class Outputs:
         self.notices = notices
         self.accounts = accounts
         self.dead_letters = dead_letters
+        self._there = [output for output in (commands, notices, accounts, dead_letters) if output is not None]
 
     def __iter__(self) -> Iterator[Output]:
         """Those that are there."""
-        return (o for o in (self.commands, self.notices, self.accounts, self.dead_letters) if o is not None)
+        return iter(self._there)
 
     @property
     def unread(self) -> bool:
         """Whether there are outputs, and the readers of all have gone."""
-        closed = [output.closed for output in self]
-        return bool(closed) and all(closed)
+        for output in self._there:  # a generator would cost more than the look
+            if not output.closed:
+                return False
+        return bool(self._there)
 
 
 def _can_be_replaced(target: str, there: os.stat_result) -> bool:

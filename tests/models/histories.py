@@ -48,6 +48,8 @@ POLICY_LISTS: tuple[list[dict[str, Any]], ...] = (
     ],
 )
 
+_FOR_EVERYBODY = frozenset(("hold", "exempt", "release", "allowance", "policy", "policies", "resume"))
+
 History = tuple[dict[str, list[dict[str, Any]]], str | None, str | None]
 
 
@@ -78,9 +80,8 @@ def histories(draw: st.DrawFn, *, accounts: int = 2, most: int = 14) -> History:
         topic = draw(st.sampled_from(kinds))
         record = draw(_RECORDS[topic](names))
         record["account_id"] = record.get("account_id") or f"a{draw(st.integers(1, accounts))}"
-        if record["account_id"] != "*" and topic == "controls" and draw(st.integers(0, 5)) == 0:
-            if record["kind"] in ("hold", "exempt", "release", "allowance", "policy", "policies", "resume"):
-                record["account_id"] = "*"
+        if topic == "controls" and record["kind"] in _FOR_EVERYBODY and draw(st.integers(0, 5)) == 0:
+            record["account_id"] = "*"
         number = len(topics[topic])
         record["event_id"] = f"e{draw(st.integers(0, 6)) if crowded else number:03}"
         topics[topic].append(record)
@@ -157,8 +158,20 @@ def _controls(draw: st.DrawFn, names: tuple[str, ...]) -> dict[str, Any]:
     at = draw(instants())
     kind = draw(
         st.sampled_from(
-            ("hold", "hold", "exempt", "release", "credit_limit", "allowance", "allowance", "policy", "policies")
-            + ("opening", "reopen", "resume")
+            (
+                "hold",
+                "hold",
+                "exempt",
+                "release",
+                "credit_limit",
+                "allowance",
+                "allowance",
+                "policy",
+                "policies",
+                "opening",
+                "reopen",
+                "resume",
+            )
         )
     )
     record: dict[str, Any] = {"kind": kind, "actor": "op", "reason": "because", "at": _text(at)}

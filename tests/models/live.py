@@ -8,7 +8,7 @@ import msgspec
 
 from models.codec import decode_everybody, encode_everybody
 from models.everybody import Everybody
-from models.instants import HOUR, parse_instant
+from models.instants import HOUR, format_instant, parse_instant
 from models.monitor import Live, Monitor, Terms
 from models.outputs import Command, DeadLetter, Notice, Source
 from models.policy import BUILT_IN, Policies
@@ -19,6 +19,7 @@ from models.store import AccountStore
 if TYPE_CHECKING:
     from typing import Any
 
+    from models.contract import Topic
     from models.outputs import AccountView
     from models.records import Record
 
@@ -47,7 +48,7 @@ class Partition:
         """Take in a record."""
         return self.monitor.apply(record, lambda: source)
 
-    def take(self, topic: str, **fields: Any) -> bool:
+    def take(self, topic: Topic, **fields: Any) -> bool:
         """Take in a record of a topic; its instants may be hours after START."""
         value = msgspec.json.encode({k: _instant(k, v) for k, v in fields.items()})
         try:
@@ -60,6 +61,7 @@ class Partition:
     def decide(self, at: int) -> None:
         """Decide at an instant, then at each that follows from it at once."""
         monitor = self.monitor
+        monitor.seal()
         for past in (False, True):
             published = monitor.decide(at, past=past)
             self.commands += published.commands
@@ -83,9 +85,9 @@ class Partition:
                 everybody = decode_everybody(value)
             else:
                 store.recover(key, value)
-        remembered = self.monitor._horizon, self.monitor._settled  # noqa: SLF001: the shell has its watermarks
+        remembered = self.monitor._horizon, self.monitor._settled  # the shell has its watermarks
         self.monitor = Monitor(everybody, self.monitor.terms, store)
-        self.monitor._horizon, self.monitor._settled = remembered  # noqa: SLF001
+        self.monitor._horizon, self.monitor._settled = remembered
 
     def commit(self) -> None:
         """Write what has changed to the journal."""
@@ -109,8 +111,7 @@ class Partition:
 
 
 def _instant(field: str, value: Any) -> Any:
-    if isinstance(value, int | float) and field not in ("sequence",):
-        from models.instants import format_instant
-
+    """Hours after START as an instant; other values as they are."""
+    if isinstance(value, int | float) and field != "sequence":
         return format_instant(START + round(value * HOUR))
     return value

@@ -6,7 +6,7 @@ import os
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
@@ -16,16 +16,19 @@ from models.outputs import Source, dead_letter
 from models.policy import BUILT_IN, Policies, load_policies
 from models.records import decode
 from models.refusal import Refusal
-from streams.replay import Replay, entry
+from streams.replay import Entry, Replay, entry
 from tests.models.histories import History, histories, lines
 from tests.oracle import replay as slow_replay
+
+if TYPE_CHECKING:
+    from models.contract import Topic
 
 #: `ARREARS_HISTORIES=20000` makes the long run.
 HISTORIES = int(os.environ.get("ARREARS_HISTORIES", "300"))
 
 _COMMAND_IDS = ("command_id", "supersedes", "notice_id", "policy_hash")
 _NOTICE_FIELDS = ("account_id", "kind", "at", "owed", "late_fee", "currency", "arrears_since", "deadline")
-TOPICS = ("bills", "payments", "usage", "packages", "controls")
+TOPICS: tuple[Topic, ...] = ("bills", "payments", "usage", "packages", "controls")
 
 
 def run_replay(history: History) -> dict[str, list[dict[str, Any]]]:
@@ -39,7 +42,10 @@ def run_replay(history: History) -> dict[str, list[dict[str, Any]]]:
         usable_until = found["latest"]
         if usable_until is not None and usable_until != found["ended_at"]:
             found = _run(topics, policies, usable_until, dead_letters=found["dead_letters"])
-    return {name: msgspec.json.decode(msgspec.json.encode(found[name])) for name in ("commands", "notices", "accounts", "dead_letters")}
+    return {
+        name: msgspec.json.decode(msgspec.json.encode(found[name]))
+        for name in ("commands", "notices", "accounts", "dead_letters")
+    }
 
 
 @cache
@@ -57,7 +63,8 @@ def _run(
     *,
     dead_letters: list[Any] | None = None,
 ) -> dict[str, Any]:
-    entries, sources = [], []
+    entries: list[Entry] = []
+    sources: list[Source] = []
     refused = []
     for topic in TOPICS:
         for number, value in enumerate(lines(topics[topic]), 1):
@@ -112,7 +119,8 @@ def comparable(outputs: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]
             key=str,
         ),
         "accounts": [
-            {k: v for k, v in a.items() if not k.startswith("_")} | {"last_command_id": a["last_command_id"] is not None}
+            {k: v for k, v in a.items() if not k.startswith("_")}
+            | {"last_command_id": a["last_command_id"] is not None}
             for a in outputs["accounts"]
         ],
         "dead_letters": sorted((d["topic"], d["offset"], d["error"]) for d in outputs["dead_letters"]),

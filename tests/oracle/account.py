@@ -189,7 +189,7 @@ class Account:
         elif self.suspension is None:
             episode.suspend = episode.suspend.moved_to(base, self.now, known)
         elif base != episode.suspend.base:
-            episode.suspend = Mark(base, episode.since)
+            episode.suspend = Mark(base, episode.suspend.floor)
 
         if policy.delete_clock == "arrears":
             base = controls.unfrozen(episode.since, policy.delete_after + allowance, known)

@@ -10,7 +10,6 @@ from typing import Final
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 _UNITS: Final = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "us": 1}
-_TERM: Final = re.compile(r"(\d+)(us|[dhms])")
 
 _SUM: Final = r"-?\d+(?:us|[dhms])(?: [+-] \d+(?:us|[dhms]))*"
 _INSTANT: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z"

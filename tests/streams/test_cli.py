@@ -140,6 +140,16 @@ def test_a_named_pipe_is_written_as_the_run_goes(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-", "/dev/stderr"])
+def test_what_is_appended_to_keeps_what_it_holds(tmp_path: Path, name: str) -> None:
+    bills, appended = write(tmp_path / "bills", bill(1, DAY_1), bill(2, DAY_3)), tmp_path / "appended"
+    appended.write_text('{"action":"before"}\n')
+    with appended.open("ab") as out:
+        command = [*ARREARS, "replay", "-q", "--bills", str(bills), "--commands", name]
+        assert subprocess.run(command, stdout=out, stderr=out, check=False, env=environment(), cwd=ROOT).returncode == 0
+    assert [command["action"] for command in read(appended)] == ["before", "suspend"]
+
+
 def test_a_run_that_fails_leaves_no_file_and_changes_none(tmp_path: Path, capfdbinary: Any) -> None:
     bills = write(tmp_path / "bills", bill(1, DAY_1), bill(2, DAY_3))
     (tmp_path / "commands").write_text("before")
@@ -566,8 +576,7 @@ def test_help_reads_well_and_has_an_example(capfdbinary: Any, name: str) -> None
     assert f"Usage: {name} " in text
     assert "None" not in text
     if words != ["policy"]:
-        assert "Example:" in text
-        assert f"  {name} " in text or f"  {name}\n" in text or not words
+        assert f"Example: {name} " in text
 
 
 def test_without_a_command_the_help_is_shown(capfdbinary: Any) -> None:
@@ -585,7 +594,9 @@ def test_shells_complete_commands_and_options() -> None:
     assert arrears(env={"COMP_WORDS": "arrears re", **begun}).out.split() == [b"replay"]
     begun["COMP_CWORD"] = "2"
     assert b"--dead-letters" in arrears(env={"COMP_WORDS": "arrears replay --de", **begun}).out.split()
-    assert b"complete" in arrears("--show-completion", "bash").out
+    # Told which shell, for the one that runs the tests may be one that has no completion.
+    told = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    assert b"complete" in arrears("--show-completion", "bash", env=told).out
 
 
 # Sample and demo --------------------------------------------------------------------------------------------------

@@ -1,0 +1,43 @@
+"""The measures run; how fast they are is nobody's test."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.bench.inputs import write_files
+from tests.bench.measures import MEASURES
+from tests.bench.measuring import Bench, Sizes
+from tests.bench.report import Report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = Sizes(records=2_000, accounts=200, stored=2_000, few=1_000, usage=5_000, bills=1_000)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_measure_tells_its_figures(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(Bench(tmp_path, SMALL, repeat=1), steps=[1e-7], peers=[1e-6])
+    report.add(name, list(MEASURES[name](report.bench)))
+    names = [figure.name for figure in report.figures]
+    assert names
+    assert len(set(names)) == len(names)
+    assert all(figure.value > 0 for figure in report.figures)
+    report.show()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[1].strip() for line in lines[-len(names) :]] == names
+    assert json.loads(json.dumps(report.as_json()))["figures"][0]["name"] == names[0]
+
+
+def test_the_inputs_are_the_same_for_the_same_numbers(tmp_path: Path) -> None:
+    one, other = (write_files(tmp_path / name, 500, 50) for name in ("one", "other"))
+    assert one.bills.read_bytes() == other.bills.read_bytes()
+    assert one.payments.read_bytes() == other.payments.read_bytes()
+    skewed = write_files(tmp_path / "skewed", 500, 50, skewed=True)
+    lines = skewed.bills.read_text().splitlines() + skewed.payments.read_text().splitlines()
+    assert len(lines) == 500
+    of_the_first = sum(json.loads(line)["account_id"] == "acc-0000000" for line in lines)
+    assert 200 < of_the_first < 300
