@@ -66,7 +66,7 @@ lock: ## resolve the dependencies anew into deploy/*.lock (needs uv)
 	@command -v $(UV) >/dev/null || { \
 	  echo "make lock: uv is not there; install it, or say where it is: make lock UV=/path/to/uv" >&2; exit 1; }
 	$(COMPILE) --upgrade --output-file $(RUN_LOCK)
-	$(COMPILE) --upgrade --group dev --constraints $(RUN_LOCK) --output-file $(DEV_LOCK)
+	$(COMPILE) --upgrade --extra local-kafka --group dev --constraints $(RUN_LOCK) --output-file $(DEV_LOCK)
 
 # In an environment of its own, with the oldest release of each dependency that pyproject.toml allows.
 LOWEST := build/lowest
@@ -74,7 +74,7 @@ lowest: $(READY) ## run the tests with the lower bounds of the dependencies (nee
 	@command -v $(UV) >/dev/null || { \
 	  echo "make lowest: uv is not there; install it, or say where it is: make lowest UV=/path/to/uv" >&2; exit 1; }
 	$(UV) venv --quiet --clear --python $(BIN)/python $(LOWEST)
-	$(UV) pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable .
+	$(UV) pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[local-kafka]"
 	$(UV) pip install --quiet --python $(LOWEST)/bin/python --group test
 	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow and not live and not chaos"
 
