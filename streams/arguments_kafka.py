@@ -3,7 +3,7 @@
 A command that has them is made with `cls=Connected` (brokers and app id) or `cls=WithSettings` (every setting), takes
 the context, and asks for its settings:
 
-    @app.command(cls=Connected)
+    @app.command(cls=Connected, rich_help_panel=LIVE)
     def load(ctx: typer.Context, …) -> None:
         settings = settings_of(ctx)
 
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
     from streams.settings import Settings
 
-#: Where a context keeps what was typed, by the names of the settings; `None` is the settings file.
+#: The heading under which `arrears --help` lists these commands.
+LIVE: Final = "Live, on Kafka"
+
+#: Where a context keeps what was typed, by the names of the settings, and of the settings file.
 _TYPED: Final = f"{__name__}.typed"
 _FILE: Final = "settings"
 
@@ -97,13 +100,14 @@ def _parameter(name: str, option: object, default: str) -> inspect.Parameter:
 
 
 def _option(name: str) -> object:
-    from streams.settings import Settings, form_of, group_of, option_of, variable_of
+    from streams.settings import Settings, default_of, form_of, group_of, option_of, variable_of
 
     return typer.Option(
         option_of(name),
         metavar=form_of(name),
         envvar=variable_of(name),
         help=Settings.model_fields[name].description,
+        show_default=bool(default_of(name)),
         rich_help_panel=group_of(name),
         expose_value=False,
         callback=_remember,
@@ -119,6 +123,7 @@ def _settings_file() -> object:
         envvar=SETTINGS_VARIABLE,
         help="Settings file (TOML), for what is given neither here nor in the environment. TLS and SASL are given in "
         "one of these two; `arrears settings` lists all there is.",
+        show_default=False,
         expose_value=False,
         callback=_remember,
     )
