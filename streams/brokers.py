@@ -1,7 +1,6 @@
 """How the brokers are asked for what is there, and how a user is told that they do not answer: in one line."""
 
 # aiokafka has no types.
-# ruff: noqa: ANN401
 
 from __future__ import annotations
 
@@ -99,6 +98,7 @@ class Complaints(logging.Handler):
         self.last: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Remember it."""
         self.last = record.getMessage()
 
     def __enter__(self) -> Self:

@@ -9,7 +9,6 @@ Laws of this file:
 """
 
 # aiokafka has no types.
-# ruff: noqa: ANN401
 
 from __future__ import annotations
 

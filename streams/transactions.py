@@ -1,7 +1,6 @@
 """A few records to several partitions, all of them or none: what an operator tells everybody."""
 
 # aiokafka has no types.
-# ruff: noqa: ANN401
 
 from __future__ import annotations
 

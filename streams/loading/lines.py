@@ -19,6 +19,7 @@ import stat
 import sys
 from array import array
 from heapq import merge
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -49,17 +50,24 @@ class _Whose(msgspec.Struct, gc=False):
     at: object = None
 
 
-def _decoder(instant: str) -> Callable[[bytes], _Whose]:
-    fields = [("account_id", str), ("at", object, None)]
-    return msgspec.json.Decoder(msgspec.defstruct("Whose", fields, rename={"at": instant}, gc=False)).decode  # type: ignore[arg-type]
+class _Bill(_Whose, rename={"at": "issued_at"}, gc=False):
+    pass
+
+
+class _Payment(_Whose, rename={"at": "paid_at"}, gc=False):
+    pass
+
+
+class _Usage(_Whose, rename={"at": "ended_at"}, gc=False):
+    pass
 
 
 _DECODERS: Final[dict[Topic, Callable[[bytes], _Whose]]] = {
-    "bills": _decoder("issued_at"),
-    "payments": _decoder("paid_at"),
-    "usage": _decoder("ended_at"),
-    "packages": _decoder("at"),
-    "controls": _decoder("at"),
+    "bills": msgspec.json.Decoder(_Bill).decode,
+    "payments": msgspec.json.Decoder(_Payment).decode,
+    "usage": msgspec.json.Decoder(_Usage).decode,
+    "packages": msgspec.json.Decoder(_Whose).decode,
+    "controls": msgspec.json.Decoder(_Whose).decode,
 }
 
 
@@ -87,7 +95,7 @@ class Survey(NamedTuple):
 
     lines: int
     in_order: bool
-    #: SHA-256 of the file from its beginning to `end`, and to an earlier place that was asked for (None: no line ends there).
+    #: SHA-256 of the file from its beginning to `end`, and to an earlier place, if a line ends there.
     digest: str
     earlier: str | None
 
@@ -123,13 +131,12 @@ class InputFile:
         place = count = told_to = 0
         in_order, last = True, FIRST_INSTANT
         with self._open() as file:
-            for line in file:
+            for whole in file:
                 if earlier == place:
                     digest = hashed.hexdigest()
-                if place + len(line) > self.end:  # it has grown since
-                    line = line[: self.end - place]
-                    if not line:
-                        break
+                if place >= self.end:  # it has grown since
+                    break
+                line = whole[: self.end - place]
                 hashed.update(line)
                 if place >= self.begin:
                     count += 1
@@ -156,11 +163,10 @@ class InputFile:
         place, last = self.begin, FIRST_INSTANT
         with self._open() as file:
             file.seek(self.begin)
-            for count, line in enumerate(file, 1):
-                if place + len(line) > self.end:
-                    line = line[: self.end - place]
-                    if not line:
-                        break
+            for count, whole in enumerate(file, 1):
+                if place >= self.end:
+                    break
+                line = whole[: self.end - place]
                 place += len(line)
                 if count > taken:
                     read = self._read(line, last, count, self.lines_before + count)
@@ -249,16 +255,16 @@ def open_source(topic: Topic, path: str) -> Source:
     if path == STANDARD:
         return Stream(topic, path)
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except (OSError, ValueError) as error:
         raise Unusable(f"--{topic}: {why_unreadable(path, error)}") from None
-    regular = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # whoever opens a directory tells that it is one
+    regular = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(
+        found.st_mode
+    )  # whoever opens a directory tells that it is one
     return InputFile(topic, path) if regular else Stream(topic, path)
 
 
-def _read(
-    decode: Callable[[bytes], _Whose], file: int, line: bytes, last: Instant, taken: int, number: int
-) -> Line:
+def _read(decode: Callable[[bytes], _Whose], file: int, line: bytes, last: Instant, taken: int, number: int) -> Line:
     try:
         whose = decode(line)
         key = whose.account_id.encode()
@@ -271,9 +277,9 @@ def _read(
     except ValueError as error:  # msgspec's own are ValueErrors too
         if not line.strip(_BLANK):
             return Line(last, file, taken, number, None, None)
-        key, fault = _whose_at_least(decode, line), _fault(line, error)
-        if key:  # its instant alone cannot be read
-            return Line(last, file, taken, number, key, line.removesuffix(b"\n").removesuffix(b"\r"))
+        fault, known = _fault(line, error), _whose_at_least(decode, line)
+        if known:  # its instant alone cannot be read
+            return Line(last, file, taken, number, known, line.removesuffix(b"\n").removesuffix(b"\r"))
     except RecursionError:
         fault = "is nested too deep"
     return Line(last, file, taken, number, None, line.removesuffix(b"\n").removesuffix(b"\r"), fault)

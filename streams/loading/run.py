@@ -200,7 +200,9 @@ class _Load:
         given = {source.topic: source.path for source in self._sources}
         if earlier.files.keys() != given.keys():
             told = ", ".join(f"--{topic} {state.path}" for topic, state in earlier.files.items())
-            raise Unusable(f"--resume is the file of another load ({told}): name another file, or give that load's inputs")
+            raise Unusable(
+                f"--resume is the file of another load ({told}): name another file, or give that load's inputs"
+            )
         short = any(
             len(ends) != self._partitions or any(high[topic, number] < end for number, end in enumerate(ends))
             for topic, ends in earlier.ends.items()
@@ -301,7 +303,9 @@ class _Load:
         return reached, outgoing
 
     def _is_sent_anyway(self, file: int, number: int, fault: str) -> bool:
-        self._tell_bad(file, number, f"{fault}; it is sent as it is" if self._wanted.as_is else f"{fault}; it is not sent")
+        self._tell_bad(
+            file, number, f"{fault}; it is sent as it is" if self._wanted.as_is else f"{fault}; it is not sent"
+        )
         return self._wanted.as_is
 
     def _tell_bad(self, file: int, number: int, fault: str) -> None:

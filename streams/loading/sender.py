@@ -4,7 +4,7 @@ Laws of this file:
 
 - The producer is idempotent: what the client sends again after trouble is in Kafka once.
 - Lines go in batches made here, one or more a partition; nobody has to wait for a batch to fill up.
-- A control for everybody goes to every partition in one transaction, after what comes before it and before what follows.
+- A control for everybody goes to every partition in one transaction, between what comes before it and what follows.
 - Brokers that are away are waited for, and that is said; not for ever.
 """
 
@@ -27,6 +27,7 @@ from streams.transactions import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Self
 
     from streams.fetched import Partition
 
@@ -66,7 +67,7 @@ class Delivery(NamedTuple):
 
 
 class Sender:
-    """A context. `say` is told what a user should hear of; once `hurry` says so, brokers are not waited for any more."""
+    """A context. `say` is told what a user should hear of; once `hurry` says so, nobody waits for brokers any more."""
 
     def __init__(
         self, kafka: Mapping[str, Any], say: Callable[[str], None], hurry: Callable[[], bool], transactional_id: str
@@ -77,7 +78,7 @@ class Sender:
         self._transactional_id = transactional_id
         self._producer: Any = None
 
-    async def __aenter__(self) -> Sender:
+    async def __aenter__(self) -> Self:
         """Find the brokers. Raises `Unusable`."""
         self._producer = AIOKafkaProducer(
             enable_idempotence=True,
@@ -148,7 +149,9 @@ class Sender:
             ends[partition] = max(ends.get(partition, 0), base + count)
         return ends
 
-    async def to_everybody(self, topic: str, key: bytes, value: bytes, partitions: Iterable[int]) -> dict[Partition, int]:
+    async def to_everybody(
+        self, topic: str, key: bytes, value: bytes, partitions: Iterable[int]
+    ) -> dict[Partition, int]:
         """To each of these partitions, or to none. Returns as `delivered` does."""
         records = [(topic, number, key, value) for number in partitions]
         async with Transaction(self._kafka, self._transactional_id) as transaction:
@@ -167,8 +170,8 @@ class Sender:
             if now - begun >= PATIENCE_S or self._hurry():
                 future.cancel()
                 raise Unusable(
-                    f"the brokers at {address(self._kafka)} have not answered for {now - begun:.0f} s: see that they run, "
-                    "then give the same command again, it goes on from here"
+                    f"the brokers at {address(self._kafka)} have not answered for {now - begun:.0f} s: see that they "
+                    "run, then give the same command again, it goes on from here"
                 )
             if now >= say_at:
                 self._say(
