@@ -85,7 +85,86 @@ def load(
     raise typer.Exit(run.load(settings_of(ctx), given, strict=strict, quiet=quiet, as_json=as_json))
 
 
+# Control --------------------------------------------------------------------------------------------------------------
+
+
+def _kinds(incomplete: str) -> list[str]:
+    from streams.control import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete) and kind != "policies"]
+
+
+def _of(option: str, metavar: str, told: str) -> object:
+    name = f"ARREARS_CONTROL_{option.upper().replace('-', '_')}"
+    return typer.Option(f"--{option}", metavar=metavar, envvar=name, help=told, show_default=False)
+
+
+def control(
+    ctx: typer.Context,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="hold, exempt, release, credit_limit, allowance, policy, opening, reopen or resume.",
+            autocompletion=_kinds,
+            show_default=False,
+        ),
+    ],
+    account: Annotated[
+        str, typer.Argument(metavar="ACCOUNT", help="Its id; '*' (in quotes): everybody.", show_default=False)
+    ],
+    reason: Annotated[str | None, _of("reason", "TEXT", "Why, for whoever asks later. It has to be given.")] = None,
+    until: Annotated[
+        str | None,
+        _of("until", "INSTANT", "hold, exempt, resume: when it ends, or how long it lasts (+P7D). Without it: open."),
+    ] = None,
+    freeze_clock: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-clock",
+            envvar="ARREARS_CONTROL_FREEZE_CLOCK",
+            help="hold, exempt: its time does not count, the marks move by it.",
+        ),
+    ] = False,
+    amount: Annotated[str | None, _of("amount", "MONEY", "credit_limit: how far the balance may fall.")] = None,
+    duration: Annotated[str | None, _of("duration", "DURATION", "allowance: how much longer, such as P3D.")] = None,
+    policy: Annotated[str | None, _of("policy", "NAME", "policy: that of episodes that begin later.")] = None,
+    balance: Annotated[str | None, _of("balance", "MONEY", "opening: what is there; negative: what is owed.")] = None,
+    currency: Annotated[str | None, _of("currency", "CODE", "opening: what the account is in, such as CNY.")] = None,
+    status: Annotated[
+        str | None, _of("status", "STATUS", "opening: current, in_arrears, suspended or deleted.")
+    ] = None,
+    arrears_since: Annotated[str | None, _of("arrears-since", "INSTANT", "opening: when its arrears began.")] = None,
+    sequence: Annotated[int | None, _of("sequence", "N", "opening: that of the last command it was sent.")] = None,
+    actor: Annotated[str | None, _of("actor", "NAME", "Who sends it. Without it your name on this machine.")] = None,
+    at: Annotated[str | None, _of("at", "INSTANT", "From when it counts. Without it: now.")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Tell the monitor what an operator decides about an account, or about everybody.
+
+    It is checked before it is sent. What cannot be taken back, or concerns everybody, is asked first.
+    """
+    from streams import control as run
+
+    fields = {
+        "until": until,
+        "freeze_clock": freeze_clock or None,
+        "amount": amount,
+        "duration": duration,
+        "policy": policy,
+        "balance": balance,
+        "currency": currency,
+        "status": status,
+        "arrears_since": arrears_since,
+        "sequence": sequence,
+    }
+    run.control(settings_of(ctx), run.Given(kind, account, reason, actor, at, fields), yes=yes, as_json=as_json)
+
+
 def add_tools(app: typer.Typer) -> None:
     """Add them all to the command line."""
     example = _example("arrears load --brokers 127.0.0.1:9092 --bills bills.jsonl --payments payments.jsonl")
     app.command(cls=Sending, rich_help_panel=LIVE, epilog=example)(load)
+    example = _example("arrears control hold acct-0042 --until +P7D --reason 'ticket 4711' --brokers 127.0.0.1:9092")
+    app.command(cls=Sending, rich_help_panel=LIVE, epilog=example)(control)

@@ -21,7 +21,7 @@ from streams.loading.run import Loaded, Wanted
 from streams.loading.run import load as run
 from streams.showing import Screen, say
 from streams.telling import counted, when
-from streams.writers import Output
+from streams.writers import write_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,9 +73,7 @@ def load(settings: Settings, given: Given, *, strict: bool, quiet: bool, as_json
     with _shown(quiet=quiet) as shown:
         loaded = asyncio.run(run(kafka, wanted, shown))
     if as_json:
-        with Output("--json", STANDARD) as output:
-            output.write_all([_as_json(loaded)])
-            output.finish()
+        write_one(_as_json(loaded))
     if not quiet:
         _show(loaded, settings)
     if loaded.stopped:
@@ -117,10 +115,10 @@ def _show(loaded: Loaded, settings: Settings) -> None:
     history = settings.history
     now = time.time_ns() // 1000
     if loaded.first is not None and 0 < loaded.first < now - history:
+        first, horizon = loaded.first // SECOND * SECOND, (now - history) // SECOND * SECOND
         say(
-            f"They reach back to {when(loaded.first - loaded.first % SECOND)}: a worker that had read its topics to "
-            f"their end refuses those from before {when((now - history) // SECOND * SECOND)} as too_late (setting history); "
-            "one that starts now, or is still behind, takes them."
+            f"They reach back to {when(first)}: a worker that has read its topics to their end refuses those from "
+            f"before {when(horizon)} as too_late (setting history); one that starts now, or is still behind, takes them."
         )
 
 

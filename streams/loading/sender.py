@@ -22,8 +22,8 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
 from streams.brokers import address, in_one_line, one_line
 from streams.faults import Unusable
+from streams.sending import Transaction
 from streams.topic_design import INPUT_BYTES, KIB
-from streams.transactions import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
