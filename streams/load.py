@@ -118,7 +118,7 @@ def _show(loaded: Loaded, settings: Settings) -> None:
         first, horizon = loaded.first // SECOND * SECOND, (now - history) // SECOND * SECOND
         say(
             f"They reach back to {when(first)}: a worker that has read its topics to their end refuses those from "
-            f"before {when(horizon)} as too_late (setting history); one that starts now, or is still behind, takes them."
+            f"before {when(horizon)} as too_late (setting history); one that is still behind takes them."
         )
 
 

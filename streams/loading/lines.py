@@ -20,7 +20,7 @@ import sys
 from array import array
 from heapq import merge
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -50,19 +50,24 @@ class _Whose(msgspec.Struct, gc=False):
     at: object = None
 
 
-class _Bill(_Whose, rename={"at": "issued_at"}, gc=False):
-    pass
+class _Bill(msgspec.Struct, rename={"at": "issued_at"}, gc=False):
+    account_id: str
+    at: object = None
 
 
-class _Payment(_Whose, rename={"at": "paid_at"}, gc=False):
-    pass
+class _Payment(msgspec.Struct, rename={"at": "paid_at"}, gc=False):
+    account_id: str
+    at: object = None
 
 
-class _Usage(_Whose, rename={"at": "ended_at"}, gc=False):
-    pass
+class _Usage(msgspec.Struct, rename={"at": "ended_at"}, gc=False):
+    account_id: str
+    at: object = None
 
 
-_DECODERS: Final[dict[Topic, Callable[[bytes], _Whose]]] = {
+_Decode: TypeAlias = "Callable[[bytes], _Whose | _Bill | _Payment | _Usage]"
+
+_DECODERS: Final[dict[Topic, _Decode]] = {
     "bills": msgspec.json.Decoder(_Bill).decode,
     "payments": msgspec.json.Decoder(_Payment).decode,
     "usage": msgspec.json.Decoder(_Usage).decode,
@@ -264,7 +269,7 @@ def open_source(topic: Topic, path: str) -> Source:
     return InputFile(topic, path) if regular else Stream(topic, path)
 
 
-def _read(decode: Callable[[bytes], _Whose], file: int, line: bytes, last: Instant, taken: int, number: int) -> Line:
+def _read(decode: _Decode, file: int, line: bytes, last: Instant, taken: int, number: int) -> Line:
     try:
         whose = decode(line)
         key = whose.account_id.encode()
@@ -285,7 +290,7 @@ def _read(decode: Callable[[bytes], _Whose], file: int, line: bytes, last: Insta
     return Line(last, file, taken, number, None, line.removesuffix(b"\n").removesuffix(b"\r"), fault)
 
 
-def _whose_at_least(decode: Callable[[bytes], _Whose], line: bytes) -> bytes | None:
+def _whose_at_least(decode: _Decode, line: bytes) -> bytes | None:
     try:
         return decode(line).account_id.encode()
     except ValueError:
