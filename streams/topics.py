@@ -89,8 +89,7 @@ async def create(
     partitions, and if the brokers refuse one.
     """
     _check_app_id(app_id)
-    if not 1 <= partitions <= MOST_PARTITIONS:
-        raise Unusable(f"--partitions {partitions} is out of range: choose from 1 to {MOST_PARTITIONS}")
+    _check_partitions(partitions)
     async with _admin(kafka) as admin:
         cluster = await _look(admin, app_id)
         if not 1 <= replication <= cluster.brokers:
@@ -105,7 +104,7 @@ async def create(
     return [
         Made(name, created=True, problems=())
         if name in missing
-        else Made(name, created=False, problems=tuple(_differences(kafka, name, design, cluster, partitions)))
+        else Made(name, created=False, problems=tuple(_differences(kafka, name, design, cluster, partitions, app_id)))
         for name, design in _designs(app_id).items()
     ]
 
@@ -151,19 +150,30 @@ async def _await_leaders(admin: AIOKafkaAdminClient, missing: Iterable[str], par
 # Checking -----------------------------------------------------------------------------------------------------------
 
 
-async def check(kafka: Mapping[str, Any], *, partitions: int | None = None, app_id: str = "arrears") -> list[Problem]:
+async def check(
+    kafka: Mapping[str, Any],
+    *,
+    partitions: int | None = None,
+    replication: int | None = None,
+    app_id: str = "arrears",
+) -> list[Problem]:
     """What is not as designed, the fatal first; `kafka` is what an aiokafka client takes.
 
-    Without `partitions` the topics are held to one another. Raises `Unusable` if the brokers cannot be asked.
+    Without `partitions` the topics are held to one another, with `replication` they have as many copies at least.
+    Raises `Unusable` if the brokers cannot be asked.
     """
     _check_app_id(app_id)
+    if partitions is not None:
+        _check_partitions(partitions)
+    if replication is not None and replication < 1:
+        raise Unusable(f"--replication {replication} is out of range: choose 1 or more")
     async with _admin(kafka) as admin:
         cluster = await _look(admin, app_id)
     wanted = partitions or _agreed_partitions(cluster, app_id)
     problems = [
         problem
         for name, design in _designs(app_id).items()
-        for problem in _differences(kafka, name, design, cluster, wanted)
+        for problem in _differences(kafka, name, design, cluster, wanted, app_id, replication or 1)
     ]
     return sorted(problems, key=lambda problem: problem.severity is not Severity.FATAL)
 
@@ -179,14 +189,26 @@ def _agreed_partitions(cluster: _Cluster, app_id: str) -> int:
 
 
 def _differences(
-    kafka: Mapping[str, Any], name: str, design: TopicDesign, cluster: _Cluster, partitions: int
+    kafka: Mapping[str, Any],
+    name: str,
+    design: TopicDesign,
+    cluster: _Cluster,
+    partitions: int,
+    app_id: str = "arrears",
+    replication: int = 1,
 ) -> list[Problem]:
     brokers = _brokers(kafka)
     found = cluster.topics.get(name)
     if found is None:
         mend = f"arrears topics create --brokers {brokers} --partitions {partitions}"
+        mend += f" --replication {replication}" if replication > 1 else ""
+        mend += f" --app-id {app_id}" if app_id != "arrears" else ""
         return [Problem(Severity.FATAL, name, "is not there", mend)]
-    told = [*_partitions_wrong(brokers, name, found, partitions), *_copies_wrong(brokers, name, design, found, cluster)]
+    told = [
+        *_partitions_wrong(brokers, name, found, partitions),
+        *_copies_wrong(brokers, name, design, found, cluster),
+        *_copies_lacking(brokers, name, found, replication),
+    ]
     for setting in design.settings:
         value = found.settings.get(setting.name)
         if value is None:  # brokers that do not know it
@@ -250,8 +272,18 @@ def _copies_wrong(brokers: str, name: str, design: TopicDesign, found: _Found, c
         yield Problem(severity, name, f"{copies}, so what only one of them has can be lost with it", mend)
     if found.replication == 1 and cluster.brokers > 1:
         told = f"has one copy, of {cluster.brokers} brokers, so it can be lost with a disk, and is away with its broker"
-        mend = f"give it {min(3, cluster.brokers)} copies (kafka-reassign-partitions --bootstrap-server {brokers})"
-        yield Problem(Severity.WARNING, name, told, mend)
+        yield Problem(Severity.WARNING, name, told, _more_copies(brokers, min(3, cluster.brokers)))
+
+
+def _copies_lacking(brokers: str, name: str, found: _Found, replication: int) -> Iterable[Problem]:
+    """Fewer than somebody has asked for."""
+    if found.replication < replication:
+        told = f"has {found.replication} of the {replication} copies that it should have"
+        yield Problem(Severity.WARNING, name, told, _more_copies(brokers, replication))
+
+
+def _more_copies(brokers: str, wanted: int) -> str:
+    return f"give it {wanted} copies (kafka-reassign-partitions --bootstrap-server {brokers})"
 
 
 def _set(brokers: str, topic: str, setting: str, value: str) -> str:
@@ -275,6 +307,11 @@ def _check_app_id(app_id: str) -> None:
         check_app_id(app_id)
     except ValueError as error:
         raise Unusable(f"--app-id {error}") from None
+
+
+def _check_partitions(partitions: int) -> None:
+    if not 1 <= partitions <= MOST_PARTITIONS:
+        raise Unusable(f"--partitions {partitions} is out of range: choose from 1 to {MOST_PARTITIONS}")
 
 
 def _designs(app_id: str) -> dict[str, TopicDesign]:
