@@ -102,8 +102,9 @@ _RECOVERIES_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 class PartitionMetrics:
     """What is so now of one partition. Fields are set by its owner; instants are Unix seconds."""
 
-    #: Records in Kafka that are not applied yet, by topic.
-    lag: dict[str, int] = field(default_factory=dict)
+    #: Records in Kafka that are not applied yet, by topic. All topics are told from the start: by this it is counted
+    #: how many partitions somebody owns.
+    lag: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOPICS, 0))
     #: Up to which instant an input is in, by topic.
     watermark: dict[str, float] = field(default_factory=dict)
     #: By status.
