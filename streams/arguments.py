@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from streams.arguments_live import add_live_commands
+from streams.arguments_tools import add_tools
 
 
 def _example(command: str) -> str:
@@ -245,6 +246,7 @@ def check(
 
 app.add_typer(policy_app, name="policy", rich_help_panel=FILES)
 add_live_commands(app)
+add_tools(app)
 
 
 def run(arguments: list[str]) -> int:

@@ -72,7 +72,7 @@ class WithSettings(TyperCommand):
 class Connected(WithSettings):
     """A command that only has to find the brokers, and which app's topics it is about."""
 
-    names = ("brokers", "app_id")
+    names: ClassVar[tuple[str, ...] | None] = ("brokers", "app_id")
 
 
 # Declaring them -------------------------------------------------------------------------------------------------------

@@ -12,15 +12,30 @@ import sys
 from contextlib import suppress
 from typing import NoReturn, Protocol, runtime_checkable
 
-from streams.faults import NobodyReads, Unusable
+from streams.faults import Declined, NobodyReads, Unusable
 from streams.signals import end_on_signals
 
 OK, BUG, FAULT = 0, 1, 2
-STOPPED = 130
+DECLINED, STOPPED = 1, 130
 
 #: The words that messages name a command by; what else was typed is data. A group's own words stand beside it.
-_GROUPS = {"policy": ("check", "apply"), "topics": ("create", "check"), "kafka": ("start", "stop", "status")}
-_COMMANDS = ("replay", "explain", "sample", "demo", "worker", "settings", "load", "control", "commands")
+_GROUPS = {"policy": ("check", "apply", "show"), "topics": ("create", "check"), "kafka": ("start", "stop", "status")}
+_COMMANDS = (
+    "replay",
+    "explain",
+    "sample",
+    "demo",
+    "worker",
+    "settings",
+    "load",
+    "control",
+    "commands",
+    "notices",
+    "dead-letters",
+    "accounts",
+    "status",
+    "doctor",
+)
 
 
 @runtime_checkable
@@ -61,6 +76,9 @@ def _failed(name: str, error: BaseException) -> int:
     match error:
         case Unusable():
             told = str(error)
+        case Declined():
+            code = DECLINED
+            told = "nothing was done"
         case NobodyReads() | BrokenPipeError():
             return OK  # who read has what he wanted
         case SystemExit(code=int(left)):
