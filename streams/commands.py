@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
@@ -20,8 +21,10 @@ from models.policy import BUILT_IN, PolicyError, load_policies
 from models.refusal import printable
 from streams import explain as explaining
 from streams.faults import Unusable
+from streams.file_parts import file_parts
 from streams.files import FILE_TOPICS, STANDARD, read_inputs, shown_path
-from streams.outcome import FileReplay
+from streams.outcome import Wanted
+from streams.parallel import processes_that_pay, replay_parts
 from streams.showing import policies_shown, say, show, story_shown, to_type
 from streams.summary import progress, show_summary
 from streams.writers import Output, Outputs
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from models.instants import Instant
     from models.policy import Policies
     from models.records import Topic
+    from streams.outcome import PartInputs, Progress
 
 #: Exit codes (§4).
 OK: Final = 0
@@ -85,17 +89,26 @@ def replay(sources: Sources, targets: Targets, *, strict: bool, quiet: bool) -> 
     with ExitStack() as stack:
         opened = {option: stack.enter_context(Output(option, path)) for option, path in outputs.items()}
         written = Outputs(*map(opened.get, ("--commands", "--notices", "--accounts", "--dead-letters")))
+        parts = file_parts(read_inputs(inputs), processes_that_pay())
         # On one terminal the bar would run into the commands.
         shown = not quiet and not (STANDARD in outputs.values() and sys.stdout.isatty())
-        bar = stack.enter_context(progress(shown=shown))
-        run = FileReplay(read_inputs(inputs), policies, sources.app_id, until, bar)
-        tally = run.run(written, stop_unread=not strict)
+        tally = replay_parts(
+            [partial(_at_hand, part) for part in parts],
+            Wanted(policies, sources.app_id, until),
+            written,
+            progress(shown=shown),
+            stop_unread=not strict,
+        )
     if not quiet:
         show_summary(tally, time.perf_counter() - started_at)
     if tally.bad_lines and written.dead_letters is None:
         lines = "1 line" if tally.bad_lines == 1 else f"{tally.bad_lines:,} lines"
         say(f"arrears replay: {lines} could not be used; --dead-letters FILE tells which and why")
     return STRICT if strict and tally.bad_lines else OK
+
+
+def _at_hand(part: PartInputs, _: Progress) -> PartInputs:
+    return part
 
 
 def _until(text: str | None) -> Instant | None:
