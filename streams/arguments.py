@@ -13,6 +13,9 @@ from typing import Annotated
 
 import typer
 
+from streams.arguments_live import add_live_commands
+from streams.arguments_tools import add_tools
+
 
 def _example(command: str) -> str:
     return f"Example: `{command}`"
@@ -26,8 +29,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+#: The heading under which `arrears --help` lists the commands that need no Kafka.
+FILES = "The rule, on files"
+
 policy_app = typer.Typer(help="Check policy files.")
-app.add_typer(policy_app, name="policy")
 
 
 # Options that several commands have -------------------------------------------------------------------------------
@@ -101,10 +106,11 @@ def _arrears(
 
 
 @app.command(
+    rich_help_panel=FILES,
     epilog=_example(
         "arrears replay --bills bills.jsonl --payments payments.jsonl --until 2026-02-01T00:00:00Z "
         "--commands commands.jsonl --accounts accounts.jsonl"
-    )
+    ),
 )
 def replay(
     bills: Bills = None,
@@ -139,7 +145,10 @@ def replay(
 
 
 @app.command(
-    epilog=_example("arrears explain acct-0042 --bills bills.jsonl --payments payments.jsonl --controls controls.jsonl")
+    rich_help_panel=FILES,
+    epilog=_example(
+        "arrears explain acct-0042 --bills bills.jsonl --payments payments.jsonl --controls controls.jsonl"
+    ),
 )
 def explain(
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The id of the account.", show_default=False)],
@@ -165,7 +174,7 @@ def explain(
     run.explain(account, inputs, as_json=as_json)
 
 
-@app.command(epilog=_example("arrears sample my-month --accounts 500 --days 31 --seed 7"))
+@app.command(rich_help_panel=FILES, epilog=_example("arrears sample my-month --accounts 500 --days 31 --seed 7"))
 def sample(
     directory: Annotated[
         str,
@@ -210,7 +219,7 @@ def sample(
     )
 
 
-@app.command(epilog=_example("arrears demo my-month"))
+@app.command(rich_help_panel=FILES, epilog=_example("arrears demo my-month"))
 def demo(
     directory: Annotated[
         str | None,
@@ -233,6 +242,11 @@ def check(
     from streams import commands as run
 
     run.check_policies(file)
+
+
+app.add_typer(policy_app, name="policy", rich_help_panel=FILES)
+add_live_commands(app)
+add_tools(app)
 
 
 def run(arguments: list[str]) -> int:

@@ -8,15 +8,34 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn, Protocol, runtime_checkable
 
-from streams.faults import NobodyReads, Unusable
+from streams.faults import Declined, NobodyReads, Unusable
+from streams.signals import end_on_signals
 
 OK, BUG, FAULT = 0, 1, 2
+DECLINED, STOPPED = 1, 130
+
+#: The words that messages name a command by; what else was typed is data. A group's own words stand beside it.
+_GROUPS = {"policy": ("check", "apply", "show"), "topics": ("create", "check"), "kafka": ("start", "stop", "status")}
+_COMMANDS = (
+    "replay",
+    "explain",
+    "sample",
+    "demo",
+    "worker",
+    "settings",
+    "load",
+    "control",
+    "commands",
+    "notices",
+    "dead-letters",
+    "accounts",
+    "status",
+    "doctor",
+)
 
 
 @runtime_checkable
@@ -28,37 +47,14 @@ class _Misuse(Protocol):
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    _end_on_signals()
+    end_on_signals(lambda: _name(sys.argv[1:]))
     # The operating system takes the memory back at once; Python would free a million records one by one.
     os._exit(run(sys.argv[1:]))
 
 
-def _end_on_signals() -> None:
-    """Ctrl-C and the like end the process at once, with a line instead of a traceback and without half a file."""
-
-    def stop(number: int, _: object) -> NoReturn:
-        unfinished = getattr(sys.modules.get("streams.writers"), "UNFINISHED", ())
-        import shutil
-
-        for path in tuple(unfinished):
-            with suppress(OSError):
-                if Path(path).is_dir():
-                    shutil.rmtree(path)
-                else:
-                    Path(path).unlink()
-        cursor = b"\x1b[?25h\n" if os.isatty(2) else b""  # a progress bar hides it
-        with suppress(OSError):
-            os.write(2, cursor + f"{_name(sys.argv[1:])}: stopped before the end\n".encode())
-        os._exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, or in the background of a script
-            signal.signal(number, stop)
-
-
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit code. What goes wrong is told in one line on standard error."""
-    if arguments in ([], ["policy"]):
+    if arguments == [] or (len(arguments) == 1 and arguments[0] in _GROUPS):
         arguments = [*arguments, "--help"]
     try:
         _refuse_repeated(arguments)
@@ -80,10 +76,16 @@ def _failed(name: str, error: BaseException) -> int:
     match error:
         case Unusable():
             told = str(error)
+        case Declined():
+            code = DECLINED
+            told = "nothing was done"
         case NobodyReads() | BrokenPipeError():
             return OK  # who read has what he wanted
         case SystemExit(code=int(left)):
             return left
+        case KeyboardInterrupt():  # where signals are left to a command
+            code = STOPPED
+            told = "stopped before the end"
         case OSError():
             what = "standard output" if error.filename is None else error.filename
             told = f"{what} cannot be used ({error.strerror}): make room or set its permissions, or choose another"
@@ -110,9 +112,10 @@ def _refuse_repeated(arguments: list[str]) -> None:
 
 def _name(arguments: list[str]) -> str:
     """The command as its messages name it."""
-    words = arguments[: 2 if arguments[:1] == ["policy"] else 1]
-    known = ("replay", "explain", "sample", "demo", "policy", "check")
-    return " ".join(("arrears", *(word for word in words if word in known)))
+    first, second, *_ = (*arguments, "", "")
+    if first in _GROUPS:
+        return " ".join(("arrears", first, *(word for word in _GROUPS[first] if word == second)))
+    return f"arrears {first}" if first in _COMMANDS else "arrears"
 
 
 def _tell(line: str) -> None:

@@ -9,3 +9,7 @@ class Unusable(Exception):
 
 class NobodyReads(Exception):
     """The readers of all outputs have gone: there is nothing left to do."""
+
+
+class Declined(Exception):
+    """Asked whether it is meant, the user said no: nothing was done."""

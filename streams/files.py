@@ -163,7 +163,7 @@ def read_inputs(paths: Sequence[tuple[Topic, str]]) -> Inputs:
         try:
             contents.append((topic, _read(path)))
         except (OSError, ValueError) as error:
-            raise Unusable(f"--{topic}: {_why_unreadable(path, error)}") from None
+            raise Unusable(f"--{topic}: {why_unreadable(path, error)}") from None
         except MemoryError:
             told = f"{shown_path(path)} does not fit into memory: split it by account and replay the parts"
             raise Unusable(f"--{topic}: {told}") from None
@@ -180,7 +180,8 @@ def _read(path: str) -> bytes:
         return file.readall()
 
 
-def _why_unreadable(path: str, error: OSError | ValueError) -> str:
+def why_unreadable(path: str, error: OSError | ValueError) -> str:
+    """Why an input cannot be read, and what to do."""
     name = shown_path(path)
     if isinstance(error, FileNotFoundError):
         return f"there is no file {name}: check the path"

@@ -28,6 +28,8 @@ class Shown:
     by: Callable[[Any], str] = str
     #: What stands for None.
     none: str = ""
+    #: What is to be written, in a word, as a help text has it.
+    form: str = "TEXT"
 
 
 def _text(value: object) -> str:
@@ -186,31 +188,42 @@ def _got(value: object) -> str:
     return shown(value) if isinstance(value, str) else _kind(value)
 
 
-_COMMAS: Final = Shown(",".join)
-
 # None stands for "not set", which nobody writes.
 TextSetting: TypeAlias = Annotated[str, BeforeValidator(_text)]
 MaybeText: TypeAlias = Annotated[str | None, BeforeValidator(_text)]
-MaybeName: TypeAlias = Annotated[str | None, BeforeValidator(_name)]
+MaybeFile: TypeAlias = Annotated[str | None, BeforeValidator(_text), Shown(form="FILE")]
+MaybeName: TypeAlias = Annotated[str | None, BeforeValidator(_name), Shown(form="NAME")]
 MaybeSecret: TypeAlias = Annotated[SecretStr | None, BeforeValidator(_text), Shown(lambda _: "(hidden)")]
-AppId: TypeAlias = Annotated[str, BeforeValidator(_app_id)]
-Flag: TypeAlias = Annotated[bool, BeforeValidator(_flag), Shown(lambda value: "on" if value else "off")]
+AppId: TypeAlias = Annotated[str, BeforeValidator(_app_id), Shown(form="ID")]
+Flag: TypeAlias = Annotated[bool, BeforeValidator(_flag), Shown(lambda value: "on" if value else "off", form="on|off")]
 
-Brokers: TypeAlias = Annotated[tuple[str, ...] | None, BeforeValidator(_brokers), _COMMAS]
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_names), _COMMAS]
-Port: TypeAlias = Annotated[int, BeforeValidator(_port)]
+Brokers: TypeAlias = Annotated[tuple[str, ...] | None, BeforeValidator(_brokers), Shown(",".join, form="HOST:PORT,…")]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_names), Shown(",".join, form="NAME,…")]
+Port: TypeAlias = Annotated[int, BeforeValidator(_port), Shown(form="PORT")]
 
-DurationSetting: TypeAlias = Annotated[Duration, BeforeValidator(_duration), Shown(format_duration)]
+DurationSetting: TypeAlias = Annotated[Duration, BeforeValidator(_duration), Shown(format_duration, form="DURATION")]
 DurationOrOff: TypeAlias = Annotated[
-    Duration | None, BeforeValidator(_or_off(_duration)), Shown(format_duration, "off")
+    Duration | None, BeforeValidator(_or_off(_duration)), Shown(format_duration, "off", "DURATION|off")
 ]
-Number: TypeAlias = Annotated[int, BeforeValidator(_number)]
-NumberOrOff: TypeAlias = Annotated[int | None, BeforeValidator(_or_off(_number)), Shown(none="off")]
+Number: TypeAlias = Annotated[int, BeforeValidator(_number), Shown(form="N")]
+NumberOrOff: TypeAlias = Annotated[int | None, BeforeValidator(_or_off(_number)), Shown(none="off", form="N|off")]
 
 SaslMechanism: TypeAlias = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
-MaybeSasl: TypeAlias = Annotated[SaslMechanism | None, BeforeValidator(_one_of(*get_args(SaslMechanism)))]
-Partitioner: TypeAlias = Annotated[PartitionerName, BeforeValidator(_one_of(*get_args(PartitionerName)))]
+MaybeSasl: TypeAlias = Annotated[
+    SaslMechanism | None,
+    BeforeValidator(_one_of(*get_args(SaslMechanism))),
+    Shown(form="|".join(get_args(SaslMechanism))),
+]
+Partitioner: TypeAlias = Annotated[
+    PartitionerName,
+    BeforeValidator(_one_of(*get_args(PartitionerName))),
+    Shown(form="|".join(get_args(PartitionerName))),
+]
 NoticeAcks: TypeAlias = Literal["required", "off"]
-NoticeAcksSetting: TypeAlias = Annotated[NoticeAcks, BeforeValidator(_one_of(*get_args(NoticeAcks)))]
+NoticeAcksSetting: TypeAlias = Annotated[
+    NoticeAcks, BeforeValidator(_one_of(*get_args(NoticeAcks))), Shown(form="|".join(get_args(NoticeAcks)))
+]
 Clock: TypeAlias = FixedClock | ShiftedClock | None
-ClockSetting: TypeAlias = Annotated[Clock, BeforeValidator(_clock), Shown(_clock_shown, "system")]
+ClockSetting: TypeAlias = Annotated[
+    Clock, BeforeValidator(_clock), Shown(_clock_shown, "system", "system|INSTANT|±DURATION")
+]

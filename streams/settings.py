@@ -15,9 +15,9 @@ import os
 import re
 import tomllib
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, TypeAlias, get_args
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models.instants import DAY, HOUR, MINUTE, SECOND, format_duration
@@ -30,6 +30,7 @@ from streams.setting_values import (
     DurationOrOff,
     DurationSetting,
     Flag,
+    MaybeFile,
     MaybeName,
     MaybeSasl,
     MaybeSecret,
@@ -72,18 +73,18 @@ class Settings(BaseSettings):
     # Kafka
     brokers: Brokers = Field(None, description="The Kafka brokers: host:port, several with commas between them.")
     tls: Flag = Field(default=False, description="Speak TLS with the brokers.")
-    tls_ca_file: MaybeText = Field(
+    tls_ca_file: MaybeFile = Field(
         None, description="Certificates that vouch for the brokers (PEM); without it those of this machine."
     )
-    tls_certificate_file: MaybeText = Field(None, description="The certificate that this client shows (PEM).")
-    tls_key_file: MaybeText = Field(None, description="Its private key (PEM), if that is a file of its own.")
+    tls_certificate_file: MaybeFile = Field(None, description="The certificate that this client shows (PEM).")
+    tls_key_file: MaybeFile = Field(None, description="Its private key (PEM), if that is a file of its own.")
     tls_key_password: MaybeSecret = Field(None, description="The password of the private key.")
     sasl_mechanism: MaybeSasl = Field(
         None, description="Sign in to the brokers: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."
     )
     sasl_username: MaybeText = Field(None, description="The name to sign in with.")
     sasl_password: MaybeSecret = Field(None, description="The password to sign in with.")
-    sasl_password_file: MaybeText = Field(None, description="The file that holds that password instead.")
+    sasl_password_file: MaybeFile = Field(None, description="The file that holds that password instead.")
 
     # Who this is
     app_id: AppId = Field("arrears", description="Begins the names of the topics that are written, and enters the ids.")
@@ -92,7 +93,7 @@ class Settings(BaseSettings):
         description="The name of this worker among those of the app, the same after a restart: then it gets its "
         "partitions back at once. No two may have one name at a time.",
     )
-    policy: MaybeText = Field(
+    policy: MaybeFile = Field(
         None,
         description="Policy file (YAML), until policies come in by the controls. Without it the built-in one holds.",
     )
@@ -164,12 +165,24 @@ class Settings(BaseSettings):
         return self._origins.get(name, "default")
 
 
+#: The settings fall into groups; each begins with the setting that it is named by.
+GROUPS: Final = {
+    "brokers": "Kafka",
+    "app_id": "Who this is",
+    "partitioner": "The records",
+    "max_clock_skew": "The guards",
+    "subscribers": "Those who act on what comes out",
+    "commit_interval": "How the worker runs",
+}
+
+
 class Row(NamedTuple):
     """One setting as `arrears settings` tells it."""
 
     name: str
     variable: str
-    option: str
+    #: None for a secret.
+    option: str | None
     value: str
     origin: Origin
     help: str
@@ -181,7 +194,7 @@ def describe(settings: Settings) -> list[Row]:
         Row(
             name,
             variable_of(name),
-            option_of(name),
+            None if is_secret(name) else option_of(name),
             _value(settings, name),
             settings.origin(name),
             field.description or "",
@@ -200,10 +213,35 @@ def option_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def is_secret(name: str) -> bool:
+    """Whether a setting is never told. It is no option either: a command line can be read by all on the machine."""
+    return SecretStr in get_args(Settings.model_fields[name].annotation)
+
+
+def group_of(name: str) -> str:
+    """What a setting is about: a heading to list it under."""
+    names = list(Settings.model_fields)
+    return next(group for first, group in reversed(GROUPS.items()) if names.index(first) <= names.index(name))
+
+
+def form_of(name: str) -> str:
+    """What is to be written for a setting, in a word: "DURATION", "on|off"."""
+    return _written(name).form
+
+
+def default_of(name: str) -> str:
+    """The default of a setting as it is written; empty if it has none."""
+    return _value(Settings(), name)
+
+
 def _value(settings: Settings, name: str) -> str:
     value: object = getattr(settings, name)
-    written = next((one for one in Settings.model_fields[name].metadata if isinstance(one, Shown)), Shown())
+    written = _written(name)
     return written.none if value is None else written.by(value)
+
+
+def _written(name: str) -> Shown:
+    return next((one for one in Settings.model_fields[name].metadata if isinstance(one, Shown)), Shown())
 
 
 # Reading them ---------------------------------------------------------------------------------------------------------

@@ -48,6 +48,11 @@ class Screen(Console):
         raise BrokenPipeError
 
 
+def on_terminal() -> bool:
+    """Whether standard output is read by a person at once, and not by a program or later."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def show(*what: RenderableType) -> None:
     """Something to read, on standard output. Plain strings are not broken into lines: they may be for a shell."""
     if sys.stdout is None:

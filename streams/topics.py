@@ -6,16 +6,15 @@ Nothing that is there is ever changed: what is wrong is told, with the command t
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, assert_never
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
+from aiokafka.admin import NewTopic  # type: ignore[import-untyped]
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # type: ignore[import-untyped]
-from aiokafka.errors import KafkaError, for_code  # type: ignore[import-untyped]
+from aiokafka.errors import for_code  # type: ignore[import-untyped]
 
 from models.instants import MINUTE, SECOND, format_duration
+from streams.brokers import REQUEST_TIMEOUT_MS, address, connected_admin, one_line
 from streams.faults import Unusable
 from streams.topic_design import (
     TOPICS,
@@ -30,15 +29,15 @@ from streams.topic_design import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
+
+    from aiokafka.admin import AIOKafkaAdminClient
 
 #: Partitions of each topic, unless somebody says otherwise: work for as many workers, and no load for one.
 PARTITIONS: Final = 8
 #: Kafka's own limits are higher; with more than this a worker's transactions are the load, not its records.
 MOST_PARTITIONS: Final = 1_000
 
-_TIMEOUT_S: Final = 30.0
-_REQUEST_TIMEOUT_MS: Final = 10_000
 _POLL_S: Final = 0.05
 _NO_SUCH_TOPIC: Final = 3
 _TOPIC_EXISTS: Final = 36
@@ -89,9 +88,8 @@ async def create(
     partitions, and if the brokers refuse one.
     """
     _check_app_id(app_id)
-    if not 1 <= partitions <= MOST_PARTITIONS:
-        raise Unusable(f"--partitions {partitions} is out of range: choose from 1 to {MOST_PARTITIONS}")
-    async with _admin(kafka) as admin:
+    _check_partitions(partitions)
+    async with connected_admin(kafka) as admin:
         cluster = await _look(admin, app_id)
         if not 1 <= replication <= cluster.brokers:
             brokers = "is 1 broker" if cluster.brokers == 1 else f"are {cluster.brokers} brokers"
@@ -105,7 +103,7 @@ async def create(
     return [
         Made(name, created=True, problems=())
         if name in missing
-        else Made(name, created=False, problems=tuple(_differences(kafka, name, design, cluster, partitions)))
+        else Made(name, created=False, problems=tuple(_differences(kafka, name, design, cluster, partitions, app_id)))
         for name, design in _designs(app_id).items()
     ]
 
@@ -129,11 +127,11 @@ async def _make(
     ]
     # First asked, then done: if one cannot be made, none is.
     for asked in (True, False) if new else ():
-        answer = await admin.create_topics(new, timeout_ms=_REQUEST_TIMEOUT_MS, validate_only=asked)
+        answer = await admin.create_topics(new, timeout_ms=REQUEST_TIMEOUT_MS, validate_only=asked)
         for name, code, message, *_ in answer.topic_errors:
             if code not in {0, _TOPIC_EXISTS}:  # somebody else may have made it just now
                 reason = message or for_code(code).description or for_code(code).__name__
-                raise Unusable(f"the brokers refuse the topic {name} ({_one_line(reason)}): mend that and try again")
+                raise Unusable(f"the brokers refuse the topic {name} ({one_line(reason)}): mend that and try again")
 
 
 async def _await_leaders(admin: AIOKafkaAdminClient, missing: Iterable[str], partitions: int) -> None:
@@ -151,19 +149,30 @@ async def _await_leaders(admin: AIOKafkaAdminClient, missing: Iterable[str], par
 # Checking -----------------------------------------------------------------------------------------------------------
 
 
-async def check(kafka: Mapping[str, Any], *, partitions: int | None = None, app_id: str = "arrears") -> list[Problem]:
+async def check(
+    kafka: Mapping[str, Any],
+    *,
+    partitions: int | None = None,
+    replication: int | None = None,
+    app_id: str = "arrears",
+) -> list[Problem]:
     """What is not as designed, the fatal first; `kafka` is what an aiokafka client takes.
 
-    Without `partitions` the topics are held to one another. Raises `Unusable` if the brokers cannot be asked.
+    Without `partitions` the topics are held to one another, with `replication` they have as many copies at least.
+    Raises `Unusable` if the brokers cannot be asked.
     """
     _check_app_id(app_id)
-    async with _admin(kafka) as admin:
+    if partitions is not None:
+        _check_partitions(partitions)
+    if replication is not None and replication < 1:
+        raise Unusable(f"--replication {replication} is out of range: choose 1 or more")
+    async with connected_admin(kafka) as admin:
         cluster = await _look(admin, app_id)
     wanted = partitions or _agreed_partitions(cluster, app_id)
     problems = [
         problem
         for name, design in _designs(app_id).items()
-        for problem in _differences(kafka, name, design, cluster, wanted)
+        for problem in _differences(kafka, name, design, cluster, wanted, app_id, replication or 1)
     ]
     return sorted(problems, key=lambda problem: problem.severity is not Severity.FATAL)
 
@@ -179,14 +188,26 @@ def _agreed_partitions(cluster: _Cluster, app_id: str) -> int:
 
 
 def _differences(
-    kafka: Mapping[str, Any], name: str, design: TopicDesign, cluster: _Cluster, partitions: int
+    kafka: Mapping[str, Any],
+    name: str,
+    design: TopicDesign,
+    cluster: _Cluster,
+    partitions: int,
+    app_id: str = "arrears",
+    replication: int = 1,
 ) -> list[Problem]:
-    brokers = _brokers(kafka)
+    brokers = address(kafka)
     found = cluster.topics.get(name)
     if found is None:
         mend = f"arrears topics create --brokers {brokers} --partitions {partitions}"
+        mend += f" --replication {replication}" if replication > 1 else ""
+        mend += f" --app-id {app_id}" if app_id != "arrears" else ""
         return [Problem(Severity.FATAL, name, "is not there", mend)]
-    told = [*_partitions_wrong(brokers, name, found, partitions), *_copies_wrong(brokers, name, design, found, cluster)]
+    told = [
+        *_partitions_wrong(brokers, name, found, partitions),
+        *_copies_wrong(brokers, name, design, found, cluster),
+        *_copies_lacking(brokers, name, found, replication),
+    ]
     for setting in design.settings:
         value = found.settings.get(setting.name)
         if value is None:  # brokers that do not know it
@@ -250,8 +271,18 @@ def _copies_wrong(brokers: str, name: str, design: TopicDesign, found: _Found, c
         yield Problem(severity, name, f"{copies}, so what only one of them has can be lost with it", mend)
     if found.replication == 1 and cluster.brokers > 1:
         told = f"has one copy, of {cluster.brokers} brokers, so it can be lost with a disk, and is away with its broker"
-        mend = f"give it {min(3, cluster.brokers)} copies (kafka-reassign-partitions --bootstrap-server {brokers})"
-        yield Problem(Severity.WARNING, name, told, mend)
+        yield Problem(Severity.WARNING, name, told, _more_copies(brokers, min(3, cluster.brokers)))
+
+
+def _copies_lacking(brokers: str, name: str, found: _Found, replication: int) -> Iterable[Problem]:
+    """Fewer than somebody has asked for."""
+    if found.replication < replication:
+        told = f"has {found.replication} of the {replication} copies that it should have"
+        yield Problem(Severity.WARNING, name, told, _more_copies(brokers, replication))
+
+
+def _more_copies(brokers: str, wanted: int) -> str:
+    return f"give it {wanted} copies (kafka-reassign-partitions --bootstrap-server {brokers})"
 
 
 def _set(brokers: str, topic: str, setting: str, value: str) -> str:
@@ -277,13 +308,13 @@ def _check_app_id(app_id: str) -> None:
         raise Unusable(f"--app-id {error}") from None
 
 
+def _check_partitions(partitions: int) -> None:
+    if not 1 <= partitions <= MOST_PARTITIONS:
+        raise Unusable(f"--partitions {partitions} is out of range: choose from 1 to {MOST_PARTITIONS}")
+
+
 def _designs(app_id: str) -> dict[str, TopicDesign]:
     return {design.called(app_id): design for design in TOPICS}
-
-
-def _brokers(kafka: Mapping[str, Any]) -> str:
-    servers = kafka["bootstrap_servers"]
-    return servers if isinstance(servers, str) else ",".join(servers)
 
 
 async def _look(admin: AIOKafkaAdminClient, app_id: str) -> _Cluster:
@@ -309,50 +340,9 @@ async def _settings(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, d
             if code == _NO_SUCH_TOPIC:  # deleted since it was listed
                 continue
             if code:
-                reason = _one_line(message or for_code(code).description or for_code(code).__name__)
+                reason = one_line(message or for_code(code).description or for_code(code).__name__)
                 raise Unusable(
                     f"the settings of the topic {name} cannot be read ({reason}): allow DescribeConfigs on it"
                 )
             settings[name] = {entry[0]: entry[1] for entry in entries}
     return settings
-
-
-@asynccontextmanager
-async def _admin(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A client that is connected; whatever goes wrong with the brokers becomes `Unusable`, within a minute."""
-    admin = AIOKafkaAdminClient(**{"request_timeout_ms": _REQUEST_TIMEOUT_MS, **kafka})
-    with _Complaints() as complaints:
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                await admin.start()
-                yield admin
-        except (KafkaError, OSError, TimeoutError) as error:
-            reason = _one_line(complaints.last or str(error) or type(error).__name__)
-            raise Unusable(
-                f"the brokers at {_brokers(kafka)} do not answer as they should ({reason}): "
-                "see that they run, and that address, TLS and SASL are right"
-            ) from None
-        finally:
-            await asyncio.wait({asyncio.create_task(admin.close())}, timeout=_REQUEST_TIMEOUT_MS / 1000)
-
-
-class _Complaints(logging.Handler):
-    """aiokafka says why only in its log: it is listened to, and nothing is printed by default."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.last: str | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.last = record.getMessage()
-
-    def __enter__(self) -> Self:
-        logging.getLogger("aiokafka").addHandler(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("aiokafka").removeHandler(self)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".:")

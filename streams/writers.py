@@ -209,6 +209,13 @@ class Outputs:
         return bool(self._there)
 
 
+def write_one(value: object) -> None:
+    """One value to standard output, as a line of JSON: what a command says to a program. Raises `Unusable`."""
+    with Output("--json", STANDARD) as output:
+        output.write_all([value])
+        output.finish()
+
+
 def _can_be_replaced(target: str, there: os.stat_result) -> bool:
     """Whether another file can be put into the place of this one; raises PermissionError if it is not to be written."""
     if not os.access(target, os.W_OK):

@@ -1,0 +1,170 @@
+"""What can be typed to speak to the topics: load files, send controls, read what came out.
+
+Each command hands what was typed to a module of its own, which is loaded only then.
+"""
+
+# An option of a command is an argument (FBT); a command loads what it needs, no more (PLC0415).
+# ruff: noqa: FBT002, PLC0415
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from streams.arguments_kafka import LIVE, Connected, settings_of
+
+
+def _example(command: str) -> str:
+    return f"Example: `{command}`"
+
+
+class Sending(Connected):
+    """A command that has to find an account's partition too."""
+
+    names = ("brokers", "app_id", "partitioner")
+
+
+def _input(topic: str, told: str) -> object:
+    return typer.Option(f"--{topic}", metavar="FILE", envvar=f"ARREARS_{topic.upper()}", help=told, show_default=False)
+
+
+Bills = Annotated[str | None, _input("bills", "Bills issued, adjusted and voided ('-': standard input).")]
+Payments = Annotated[str | None, _input("payments", "Top-ups, refunds, reversals and gifts.")]
+Usage = Annotated[str | None, _input("usage", "What was used of the services.")]
+Packages = Annotated[str | None, _input("packages", "Prepaid packages, purchased and cancelled.")]
+Controls = Annotated[str | None, _input("controls", "What operators did; that for everybody goes to every partition.")]
+Json = Annotated[bool, typer.Option("--json", envvar="ARREARS_JSON", help="JSON instead of words and tables.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="ARREARS_YES", help="Do not ask.")]
+
+
+# Load -----------------------------------------------------------------------------------------------------------------
+
+
+def load(
+    ctx: typer.Context,
+    bills: Bills = None,
+    payments: Payments = None,
+    usage: Usage = None,
+    packages: Packages = None,
+    controls: Controls = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="ARREARS_RESUME",
+            help="Where to remember how far the load has come. Without it a file in your home, one for these "
+            "inputs and this cluster.",
+            show_default=False,
+        ),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", envvar="ARREARS_AGAIN", help="From the beginning, whatever was loaded before.")
+    ] = False,
+    as_is: Annotated[
+        bool,
+        typer.Option("--as-is", envvar="ARREARS_AS_IS", help="Send lines too that are no JSON or name no account."),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", envvar="ARREARS_STRICT", help="Exit with 3 if a line could not be used.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", envvar="ARREARS_QUIET", help="No summary and no progress bar.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Load files of records (JSON lines) into the topics, in the order of what happened.
+
+    The same command again goes on where the one before was interrupted, takes what has been added to the files since,
+    and sends nothing twice; standard input and pipes are always taken whole. A record that comes twice all the same
+    does no harm: its event_id counts once.
+    """
+    from streams import load as run
+
+    given = run.Given(bills, payments, usage, packages, controls, resume, again=again, as_is=as_is)
+    raise typer.Exit(run.load(settings_of(ctx), given, strict=strict, quiet=quiet, as_json=as_json))
+
+
+# Control --------------------------------------------------------------------------------------------------------------
+
+
+def _kinds(incomplete: str) -> list[str]:
+    from streams.control import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete) and kind != "policies"]
+
+
+def _of(option: str, metavar: str, told: str) -> object:
+    name = f"ARREARS_CONTROL_{option.upper().replace('-', '_')}"
+    return typer.Option(f"--{option}", metavar=metavar, envvar=name, help=told, show_default=False)
+
+
+def control(
+    ctx: typer.Context,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="hold, exempt, release, credit_limit, allowance, policy, opening, reopen or resume.",
+            autocompletion=_kinds,
+            show_default=False,
+        ),
+    ],
+    account: Annotated[
+        str, typer.Argument(metavar="ACCOUNT", help="Its id; '*' (in quotes): everybody.", show_default=False)
+    ],
+    reason: Annotated[str | None, _of("reason", "TEXT", "Why, for whoever asks later. It has to be given.")] = None,
+    until: Annotated[
+        str | None,
+        _of("until", "INSTANT", "hold, exempt, resume: when it ends, or how long it lasts (+P7D). Without it: open."),
+    ] = None,
+    freeze_clock: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-clock",
+            envvar="ARREARS_CONTROL_FREEZE_CLOCK",
+            help="hold, exempt: its time does not count, the marks move by it.",
+        ),
+    ] = False,
+    amount: Annotated[str | None, _of("amount", "MONEY", "credit_limit: how far the balance may fall.")] = None,
+    duration: Annotated[str | None, _of("duration", "DURATION", "allowance: how much longer, such as P3D.")] = None,
+    policy: Annotated[str | None, _of("policy", "NAME", "policy: that of episodes that begin later.")] = None,
+    balance: Annotated[str | None, _of("balance", "MONEY", "opening: what is there; negative: what is owed.")] = None,
+    currency: Annotated[str | None, _of("currency", "CODE", "opening: what the account is in, such as CNY.")] = None,
+    status: Annotated[
+        str | None, _of("status", "STATUS", "opening: current, in_arrears, suspended or deleted.")
+    ] = None,
+    arrears_since: Annotated[str | None, _of("arrears-since", "INSTANT", "opening: when its arrears began.")] = None,
+    sequence: Annotated[int | None, _of("sequence", "N", "opening: that of the last command it was sent.")] = None,
+    actor: Annotated[str | None, _of("actor", "NAME", "Who sends it. Without it your name on this machine.")] = None,
+    at: Annotated[str | None, _of("at", "INSTANT", "From when it counts. Without it: now.")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Tell the monitor what an operator decides about an account, or about everybody.
+
+    It is checked before it is sent. What cannot be taken back, or concerns everybody, is asked first.
+    """
+    from streams import control as run
+
+    fields = {
+        "until": until,
+        "freeze_clock": freeze_clock or None,
+        "amount": amount,
+        "duration": duration,
+        "policy": policy,
+        "balance": balance,
+        "currency": currency,
+        "status": status,
+        "arrears_since": arrears_since,
+        "sequence": sequence,
+    }
+    run.control(settings_of(ctx), run.Given(kind, account, reason, actor, at, fields), yes=yes, as_json=as_json)
+
+
+def add_tools(app: typer.Typer) -> None:
+    """Add them all to the command line."""
+    example = _example("arrears load --brokers 127.0.0.1:9092 --bills bills.jsonl --payments payments.jsonl")
+    app.command(cls=Sending, rich_help_panel=LIVE, epilog=example)(load)
+    example = _example("arrears control hold acct-0042 --until +P7D --reason 'ticket 4711' --brokers 127.0.0.1:9092")
+    app.command(cls=Sending, rich_help_panel=LIVE, epilog=example)(control)

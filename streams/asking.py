@@ -1,0 +1,19 @@
+"""A question before what cannot be undone."""
+
+from __future__ import annotations
+
+import sys
+
+from streams.faults import Declined, Unusable
+from streams.showing import say
+
+
+def ask(what: str, question: str) -> None:
+    """Ask on the terminal. Raises `Declined` if the answer is no, `Unusable` if there is nobody to ask."""
+    if sys.stdin is None or not sys.stdin.isatty() or sys.stderr is None:
+        raise Unusable(f"this has to be asked first, and there is no terminal: {what} Give --yes if it is meant")
+    say(what)
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise Declined
