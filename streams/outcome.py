@@ -12,15 +12,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
+from models.contract import EVERYONE
 from models.enforcement import Commanded
 from models.instants import FIRST_INSTANT, parse_instant
 from models.monitor import Published
 from models.outputs import dead_letter
-from models.refusal import Refusal
-from streams.faults import NobodyReads
+from models.records import Control
+from models.refusal import Refusal, printable
+from streams.admission import account_of_unusable
+from streams.faults import NobodyReads, Unusable
 from streams.replay import Replay, Step, entry, sort_entries
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from models.policy import Policies
     from models.records import Record, Topic
     from models.refusal import ErrorCode
+    from streams.fetched import Record as Fetched
     from streams.replay import Entry
     from streams.writers import Outputs
 
@@ -87,7 +92,7 @@ class Wanted(NamedTuple):
     until: Instant | None = None
     #: What is earlier does not go out.
     since: Instant | None = None
-    #: What other accounts come to does not go out; None: everything does.
+    #: The one account that is asked about: of others only their last usable record counts, for the end of the clock.
     account_id: str | None = None
 
 
@@ -164,7 +169,10 @@ class PartReplay:
         self.tally = Tally()
 
     def run(self, outputs: Outputs, *, stop_unread: bool = True) -> Tally:
-        """Replay, and write what is asked for. Raises `Unusable` if that cannot be, and `NobodyReads`."""
+        """Replay, and write what is asked for. Raises `Unusable` if that cannot be, and `NobodyReads`.
+
+        A replay of one account that the inputs do not name is `Unusable`.
+        """
         for _, (commands, notices) in self.instants(lambda last_usable: last_usable):
             if outputs.commands is not None:
                 outputs.commands.write_all(commands)
@@ -182,7 +190,7 @@ class PartReplay:
     # -- in ---------------------------------------------------------------------------------------------------------
 
     def _load(self) -> list[Entry]:
-        inputs, until, tally = self._inputs, self._wanted.until, self.tally
+        inputs, until, only, tally = self._inputs, self._wanted.until, self._wanted.account_id, self.tally
         entries: list[Entry] = []
         self._progress.reading(inputs.size)
         for portion in inputs.portions:
@@ -190,7 +198,7 @@ class PartReplay:
             for number, record in portion.records(self._refuse, self._progress.read):
                 if until is None or record.at <= until:
                     entries.append(entry(record, number))
-                else:
+                elif only in (None, record.account_id):
                     late += 1
             if portion.is_guest:
                 self._guests.update(one.number for one in entries[kept:])
@@ -200,7 +208,37 @@ class PartReplay:
         sort_entries(entries, inputs.raw)
         return entries
 
+    def _about(self, entries: list[Entry], account_id: str) -> list[Entry]:
+        """What bears on an account: its own records, those for everybody, and all of accounts that set policies.
+
+        Policies hold for everybody, and whether such a control is accepted hangs on its account.
+        """
+        found = {account_id, EVERYONE}
+        found |= {
+            one.record.account_id
+            for one in entries
+            if isinstance(one.record, Control) and one.record.kind == "policies"
+        }
+        return [one for one in entries if one.record.account_id in found]
+
+    def _last_usable(self, entries: list[Entry]) -> Instant | None:
+        """The instant of the last usable record of all accounts: from the latest back, few have to be replayed."""
+        latest = {one.record.account_id: one.at for one in entries}  # they are in order
+        last: Instant | None = None
+        for account_id, at in sorted(latest.items(), key=itemgetter(1), reverse=True):
+            if last is not None and at <= last:
+                break
+            replay = Replay(self._wanted.policies, self._wanted.app_id)
+            for step in replay.run(self._about(entries, account_id), self._inputs.source, until=None):
+                if len(step.published.dead_letters) < len(step.records):
+                    last = step.at if last is None else max(last, step.at)
+        return last
+
     def _refuse(self, number: int, refusal: Refusal) -> None:
+        only = self._wanted.account_id
+        # A source has a key and a value, which is all that is looked at.
+        if only is not None and account_of_unusable(cast("Fetched", self._inputs.source(number))) != only:
+            return
         self.tally.refused[self._inputs.topic(number)] += 1
         self.tally.errors[refusal.error] += 1
         self._refused.append((number, refusal))
@@ -244,6 +282,11 @@ class PartReplay:
     def _confirmed(self, agree: Callable[[Instant | None], Instant | None]) -> Iterator[Step]:
         """The steps that publish something, once it is certain that the clock comes so far."""
         entries, until, source = self._load(), self._wanted.until, self._inputs.source
+        only = self._wanted.account_id
+        if only is not None:
+            if until is None:
+                agree = partial(_whatever, self._last_usable(entries))
+            entries = self._of_one_account(entries, only)
         self._progress.replaying(len(entries))
         last_usable: Instant | None = None
         held: list[Step] = []
@@ -283,6 +326,15 @@ class PartReplay:
             for _ in self._replay.run(usable, source, until=ended_at):
                 pass
 
+    def _of_one_account(self, entries: list[Entry], account_id: str) -> list[Entry]:
+        """What bears on it. Raises `Unusable` if nothing names it."""
+        own = self.tally.refused + self.tally.left_out
+        own.update(self._inputs.topic(one.number) for one in entries if one.record.account_id == account_id)
+        if not own:
+            raise Unusable(f"there is no record of an account {printable(account_id)}: check its id")
+        self.tally.read = own
+        return self._about(entries, account_id)
+
     def _refuse_told(self, letter: DeadLetter) -> None:
         number = self._inputs.number_of(letter)
         if number not in self._guests:
@@ -321,6 +373,10 @@ class PartReplay:
         for account_id in accounts:
             if (account := accounts[account_id]).usable and only in (None, account_id):
                 self.tally.accounts[status_of(account)] += 1
+
+
+def _whatever(ended_at: Instant | None, _: Instant | None) -> Instant | None:
+    return ended_at
 
 
 def status_of(account: Account) -> str:
