@@ -9,10 +9,11 @@ Each command hands what was typed to `streams.commands`, which is loaded only th
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
+from streams.arguments_kafka import LIVE, WithSettings, settings_of, typed
 from streams.arguments_live import add_live_commands
 from streams.arguments_tools import add_tools
 
@@ -79,6 +80,29 @@ Until = Annotated[
         show_default=False,
     ),
 ]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INSTANT",
+        envvar="ARREARS_SINCE",
+        help="Leave out commands and notices before this instant, and records refused before it. It limits the output "
+        "only: all records are replayed.",
+        rich_help_panel=_RULE,
+        show_default=False,
+    ),
+]
+OneAccount = Annotated[
+    str | None,
+    typer.Option(
+        "--account",
+        metavar="ACCOUNT",
+        envvar="ARREARS_ACCOUNT",
+        help="This account alone. Of topics only its partition is read: without --until the clock ends with the last "
+        "usable record of that.",
+        rich_help_panel=_RULE,
+        show_default=False,
+    ),
+]
 AppId = Annotated[
     str,
     typer.Option(
@@ -105,7 +129,14 @@ def _arrears(
     pass
 
 
+class FromTopics(WithSettings):
+    """A command that can read the topics, too."""
+
+    names: ClassVar[tuple[str, ...] | None] = ("brokers", "partitioner")
+
+
 @app.command(
+    cls=FromTopics,
     rich_help_panel=FILES,
     epilog=_example(
         "arrears replay --bills bills.jsonl --payments payments.jsonl --until 2026-02-01T00:00:00Z "
@@ -113,18 +144,31 @@ def _arrears(
     ),
 )
 def replay(
+    ctx: typer.Context,
     bills: Bills = None,
     payments: Payments = None,
     usage: Usage = None,
     packages: Packages = None,
     controls: Controls = None,
     policy: PolicyFile = None,
+    since: Since = None,
     until: Until = None,
+    account: OneAccount = None,
     app_id: AppId = "arrears",
     commands: Annotated[str | None, _output("commands", "Suspend, restore and delete commands.")] = None,
     notices: Annotated[str | None, _output("notices", "What customers and operators are told.")] = None,
     accounts: Annotated[str | None, _output("accounts", "Every account as it stands at the end.")] = None,
     dead_letters: Annotated[str | None, _output("dead-letters", "Lines that could not be used, and why.")] = None,
+    without_usage: Annotated[
+        bool,
+        typer.Option(
+            "--without-usage",
+            envvar="ARREARS_WITHOUT_USAGE",
+            help="With --brokers: leave out the topic usage, which is not kept for ever. Balances and commands come "
+            "from the others.",
+            rich_help_panel=LIVE,
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", envvar="ARREARS_STRICT", help="Exit with 3 if a line could not be used.")
     ] = False,
@@ -132,16 +176,21 @@ def replay(
         bool, typer.Option("--quiet", "-q", envvar="ARREARS_QUIET", help="No summary and no progress bar.")
     ] = False,
 ) -> None:
-    """Replay records from files: which accounts the rule suspends, restores and deletes.
+    """Replay records from files or from the topics: which accounts the rule suspends, restores and deletes.
 
-    Every input may be left out, and its lines may come in any order. The same records give the same output, byte for
-    byte. Without an output option the commands go to standard output. A summary goes to standard error.
+    Give files, any of them and their lines in any order; or with --brokers the topics are read, from their first record
+    to where they end now, and nothing is left on the brokers. The same records give the same output, byte for byte.
+    Without an output option the commands go to standard output. A summary goes to standard error.
     """
     from streams import commands as run
 
-    inputs = run.Sources(bills, payments, usage, packages, controls, policy, until, app_id)
+    inputs = run.Sources(bills, payments, usage, packages, controls, policy, until, app_id, since, account)
     outputs = run.Targets(commands, notices, accounts, dead_letters)
-    raise typer.Exit(run.replay(inputs, outputs, strict=strict, quiet=quiet))
+    settings = None
+    if run.topics_are_meant(inputs, typed=typed(ctx, "brokers", "partitioner", "without_usage")):
+        given = {name: ctx.params[name] for name in ("policy", "app_id") if typed(ctx, name)}
+        settings = settings_of(ctx, **given)
+    raise typer.Exit(run.replay(inputs, outputs, settings, with_usage=not without_usage, strict=strict, quiet=quiet))
 
 
 @app.command(

@@ -53,6 +53,14 @@ def settings_of(ctx: typer.Context, **more: object) -> Settings:
     return load_settings(typed | more, file=file)
 
 
+def typed(ctx: typer.Context, *names: str) -> list[str]:
+    """Those of these options that stand on the command line, as one types them."""
+    sources = {name: ctx.get_parameter_source(name) for name in names}
+    return [
+        f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name == "COMMANDLINE"
+    ]
+
+
 class WithSettings(TyperCommand):
     """A command that has an option for every setting but the secrets, and one for the settings file."""
 

@@ -16,7 +16,7 @@ from models.policy import BUILT_IN
 from streams.commands import unwritable_folder
 from streams.explain import explain
 from streams.files import FILE_TOPICS, read_inputs
-from streams.outcome import FileReplay, Progress
+from streams.outcome import PartReplay, Progress, Wanted
 from streams.sample import STORIES, Sample, write_sample
 from streams.showing import commands_table, show, story_shown, to_type
 from streams.summary import summary_line, summary_table
@@ -50,7 +50,7 @@ def demo(directory: str | None) -> None:
         inputs = read_inputs([(topic, f"{Path(folder) / topic}.jsonl") for topic in FILE_TOPICS])
         paths = [f"{Path(folder) / name}.jsonl" for name in ("commands", "notices", "accounts", "dead-letters")]
         outputs = Outputs(*(stack.enter_context(Output(folder, path)) for path in paths))
-        tally = FileReplay(inputs, BUILT_IN, _APP_ID, wanted.end, Progress()).run(outputs)
+        tally = PartReplay(inputs, Wanted(BUILT_IN, _APP_ID, wanted.end), Progress()).run(outputs)
         seconds = time.perf_counter() - started_at
         commands = [_decode(line) for line in Path(paths[0]).read_bytes().splitlines()]
         story = explain(inputs, account_id, BUILT_IN, _APP_ID, wanted.end)

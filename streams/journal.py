@@ -24,20 +24,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
-from aiokafka.errors import KafkaError, ProducerFenced, for_code  # type: ignore[import-untyped]
-from aiokafka.protocol.fetch import FetchRequest  # type: ignore[import-untyped]
-from aiokafka.record.memory_records import MemoryRecords  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError, ProducerFenced  # type: ignore[import-untyped]
 
 from models.codec import VERSION, NewerState
-from streams.fetched import OffsetGone, unpack
+from streams.fetched import OffsetGone
+from streams.partition_reader import read_partition
 from streams.topic_design import OUTPUT_BYTES
 from streams.watermarks import Unanswered, Watermarks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from streams.fetched import Partition, Record
+    from streams.fetched import Partition
 
 #: The key of the positions. No account has it: theirs are UTF-8, which knows no such byte.
 CHECKPOINT: Final = b"\xff@checkpoint"
@@ -46,13 +45,6 @@ CHECKPOINT: Final = b"\xff@checkpoint"
 _BATCH_BYTES: Final = 900_000
 #: Of the largest record, which is a batch of its own. The topics that a journal writes take so much (`topic_design`).
 MAX_RECORD_BYTES: Final = OUTPUT_BYTES - 100_000
-
-#: Recovery fetches so much at once.
-_FETCH_BYTES: Final = 2 << 20
-_FETCH_WAIT_MS: Final = 100
-_READ_COMMITTED: Final = 1
-#: The version of Fetch since which a replica is named between the aborted transactions and the records.
-_REPLICA_SINCE: Final = 11
 
 #: How long `stop` lets a running commit end, then the producer, then its connections, each.
 _STOP_WITHIN_S: Final = 2.0
@@ -164,7 +156,7 @@ class Journal:
                 end = await self._settled_end(reader, state)
                 if position > 0:
                     raise OffsetGone(state, 0, position, end)
-                async with aclosing(_read(reader, state, position, end)) as chunks:
+                async with aclosing(read_partition(reader, state, position, end)) as chunks:
                     async for records in chunks:
                         for record in records:
                             key = record.key
@@ -292,52 +284,6 @@ def _retrieve(future: asyncio.Future[Any] | None) -> None:
     """Read an error that is told elsewhere: asyncio would complain of it when the future goes."""
     if future is not None and future.done() and not future.cancelled():
         future.exception()
-
-
-class _Nothing(KafkaError):  # type: ignore[misc]
-    """Records lie ahead, but none came."""
-
-    retriable = True
-
-
-async def _read(
-    reader: Watermarks, partition: Partition, position: int, end: int
-) -> AsyncGenerator[Iterator[Record], None]:
-    """The committed records from a position to an end. While some are taken in, the brokers send the next."""
-    ahead: asyncio.Future[tuple[Iterator[Record], int]] | None = None
-    try:
-        while position < end:
-            records, position = await (ahead or _fetch(reader, partition, position))
-            ahead = asyncio.ensure_future(_fetch(reader, partition, position)) if position < end else None
-            await asyncio.sleep(0)  # the request goes out
-            yield records
-    finally:
-        if ahead is not None:
-            ahead.cancel()
-            await asyncio.wait({ahead})
-            _retrieve(ahead)
-
-
-async def _fetch(reader: Watermarks, partition: Partition, position: int) -> tuple[Iterator[Record], int]:
-    """The committed records from a position on, and the next position, which is a later one."""
-
-    async def question() -> tuple[Iterator[Record], int]:
-        topic, number = partition
-        leader = await reader.leader(partition)
-        wanted = [(topic, [(number, position, _FETCH_BYTES)])]
-        answer = await reader.send(
-            leader, FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES, _READ_COMMITTED, wanted, rack_id="")
-        )
-        ((_, ((_, code, _, *rest),)),) = answer.topics
-        if code:
-            raise for_code(code)(f"{topic} partition {number}")
-        aborted = rest[-3 if answer.API_VERSION >= _REPLICA_SINCE else -2]
-        records, reached = unpack(MemoryRecords(rest[-1]), aborted or (), position)
-        if reached == position:
-            raise _Nothing(f"{topic} partition {number}: nothing at {position}")
-        return records, reached
-
-    return await reader.ask(question)
 
 
 def _encode_positions(positions: Mapping[str, int]) -> bytes:
