@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 #: The heading under which `arrears --help` lists these commands.
 LIVE: Final = "Live, on Kafka"
+LOCAL_BROKER: Final = "A broker on this machine"
 
 #: Where a context keeps what was typed, by the names of the settings, and of the settings file.
 _TYPED: Final = f"{__name__}.typed"
