@@ -134,7 +134,7 @@ def test_brokers_that_are_not_there_are_told_soon(capfdbinary: Any, word: str) -
 
 
 def test_brokers_that_say_nothing_are_told_within_a_minute(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.topics._TIMEOUT_S", 0.5)
+    monkeypatch.setattr("streams.brokers._TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         assert "do not answer" in told_in_one_line(inside(capfdbinary, "topics", "check", "--brokers", address))
