@@ -124,10 +124,8 @@ def replay(
     if not quiet:
         show_summary(tally, time.perf_counter() - started_at)
     if tally.bad_lines and written.dead_letters is None:
-        what = "line" if settings is None else "record"
-        say(
-            f"arrears replay: {counted(tally.bad_lines, what)} could not be used; --dead-letters FILE tells which and why"
-        )
+        bad = counted(tally.bad_lines, "line" if settings is None else "record")
+        say(f"arrears replay: {bad} could not be used; --dead-letters FILE tells which and why")
     return STRICT if strict and tally.bad_lines else OK
 
 
