@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from streams.watermarks import Ends
 
 #: With fewer records than this, processes cost more than they bring.
-_FEWEST_RECORDS: Final = 50_000
+FEWEST_RECORDS: Final = 50_000
 #: How long the brokers may take to answer.
 _TIMEOUT_S: Final = 30.0
 
@@ -57,7 +57,7 @@ class Topics(NamedTuple):
         return [topic for topic in FILE_TOPICS if self.with_usage or topic != "usage"]
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """What is to be read."""
 
     partitions: int
@@ -81,20 +81,20 @@ def topic_parts(topics: Topics, processes: int) -> TopicParts:
     """The topics as parts for so many processes, or fewer if more do not pay. Raises `Unusable`."""
     found = asyncio.run(_look(topics))
     partition_of = partition_by(topics.partitioner, found.partitions)
-    setting_policies = _accounts_that_set_policies(found.controls)
+    setting_policies = accounts_that_set_policies(found.controls)
     if topics.account_id is not None:
         named = {topics.account_id, *setting_policies}
         shares = [sorted({partition_of(account_id.encode()) for account_id in named})]
-    elif setting_policies or processes == 1 or sum(found.ends.values()) < _FEWEST_RECORDS:
+    elif setting_policies or processes == 1 or sum(found.ends.values()) < FEWEST_RECORDS:
         # Policies that one account puts in force hold for all, and whether they do hangs on that account.
         shares = [list(range(found.partitions))]
     else:
-        shares = _shares(found, processes)
+        shares = shares_of(found, processes)
     sources = [partial(_fetched, topics, found, frozenset(share), partition_of) for share in shares]
     return TopicParts(sources, found.pending)
 
 
-def _shares(found: _Found, processes: int) -> list[list[int]]:
+def shares_of(found: Found, processes: int) -> list[list[int]]:
     """Partitions for each process, so that all have about as much to do."""
     sizes = [0] * found.partitions
     for (_, partition), end in found.ends.items():
@@ -111,7 +111,7 @@ def _shares(found: _Found, processes: int) -> list[list[int]]:
 # Before anything is replayed ----------------------------------------------------------------------------------------
 
 
-async def _look(topics: Topics) -> _Found:
+async def _look(topics: Topics) -> Found:
     """Where the topics end, whether all of them is there, and their controls. Raises `Unusable`."""
     cluster = await look_at(topics.kafka, topics.names)
     partitions = one_number(cluster, topics.kafka)
@@ -125,7 +125,7 @@ async def _look(topics: Topics) -> _Found:
             controls = [Log("controls", number) for number in range(partitions)]
             for log in controls:
                 await _fill(reader, log, stable["controls", log.partition], known, _silent, topics)
-    return _Found(partitions, stable, _pending(ends), controls)
+    return Found(partitions, stable, _pending(ends), controls)
 
 
 def _pending(ends: Mapping[Partition, Ends]) -> int:
@@ -164,7 +164,7 @@ class _Kind(msgspec.Struct):
 _kind_of: Final = msgspec.json.Decoder(_Kind).decode
 
 
-def _accounts_that_set_policies(controls: Sequence[Log]) -> set[str]:
+def accounts_that_set_policies(controls: Sequence[Log]) -> set[str]:
     """The accounts of controls that put policies in force, but for those for everybody."""
     accounts = set()
     for log in controls:
@@ -189,7 +189,7 @@ def _accounts_that_set_policies(controls: Sequence[Log]) -> set[str]:
 
 
 def _fetched(
-    topics: Topics, found: _Found, share: Collection[int], partition_of: Callable[[bytes], int], progress: Progress
+    topics: Topics, found: Found, share: Collection[int], partition_of: Callable[[bytes], int], progress: Progress
 ) -> Logs:
     """The records of a share of the partitions. Raises `Unusable`."""
     return Logs(
@@ -202,7 +202,7 @@ def _fetched(
     )
 
 
-async def _fetch(topics: Topics, found: _Found, share: Collection[int], progress: Progress) -> list[Log]:
+async def _fetch(topics: Topics, found: Found, share: Collection[int], progress: Progress) -> list[Log]:
     logs = [Log(topic, partition) for topic in topics.names if topic != "controls" for partition in sorted(share)]
     progress.fetching(sum(found.ends[log.topic, log.partition] for log in logs))
     known: dict[bytes | None, bytes | None] = {}
