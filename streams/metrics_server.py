@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from streams.metrics import Metrics
 
-_PAGES: Final = ("/metrics", "/live", "/ready")
+#: What can be asked for.
+PAGES: Final = ("/metrics", "/live", "/ready")
+
 #: Whoever does not send his request in this time is let go.
 _REQUEST_WITHIN_S: Final = 10.0
 #: How long `stop` may take.
@@ -98,8 +100,8 @@ class MetricsServer:
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         page = environ["PATH_INFO"]
-        if page not in _PAGES:
-            return _text(start_response, HTTPStatus.NOT_FOUND, f"There is {', '.join(_PAGES)}.")
+        if page not in PAGES:
+            return _text(start_response, HTTPStatus.NOT_FOUND, f"There is {', '.join(PAGES)}.")
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
             return _text(start_response, HTTPStatus.METHOD_NOT_ALLOWED, "Only GET.")
         if page == "/metrics":

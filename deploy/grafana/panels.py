@@ -7,14 +7,13 @@ from enum import Enum
 from itertools import count
 from typing import Final, NamedTuple, TypeAlias
 
-from grafana_foundation_sdk.builders import common, prometheus, stat, statetimeline, timeseries
-from grafana_foundation_sdk.models import common as shapes
-from grafana_foundation_sdk.models import dashboard as model
-
 with warnings.catch_warnings():
     # It advises the layout of the next major version, which few installations can be given as files.
     warnings.simplefilter("ignore", DeprecationWarning)
+    from grafana_foundation_sdk.builders import common, prometheus, stat, statetimeline, timeseries
     from grafana_foundation_sdk.builders import dashboard as build
+    from grafana_foundation_sdk.models import common as shapes
+    from grafana_foundation_sdk.models import dashboard as model
 
 _Builder: TypeAlias = timeseries.Panel | stat.Panel | statetimeline.Panel
 
