@@ -574,11 +574,12 @@ def plan(
     *,
     accounts: int,
     seconds: float,
+    after: float = 0,
     bad: float = 0.1,
     unusable_payments: bool = False,
     upstream: bool = True,
 ) -> Plan:
-    """Customers that begin within so many seconds. `bad`: the part of them with records that cannot be used.
+    """Customers that begin within so many seconds from `after` on; `bad`: the part of them with records of no use.
 
     An unusable payment stops its account until a `resume`, so there are none unless asked for.
     """
@@ -587,7 +588,7 @@ def plan(
     lives = []
     topics = ("bills", "usage", "packages", "controls", "acks") + (("payments",) if unusable_payments else ())
     for number in range(accounts):
-        begins = 0.5 + seconds * number / accounts + dice.random() * 0.5
+        begins = after + 0.5 + seconds * number / accounts + dice.random() * 0.5
         life = Life(f"acct-{seed}-{number:05}", round(begins, 6), dice, dice.choice(CURRENCIES))
         (story,) = dice.choices([story for story, _ in stories], [weight for _, weight in stories])
         story(life)
@@ -599,21 +600,21 @@ def plan(
                 life.control(dice.uniform(4, 12), "resume")
                 life.control(40, "resume")
         lives.append(tuple(sorted(life.steps, key=lambda step: step.at)))
-    lives.append(tuple(_for_everybody(seed, dice, seconds)))
+    lives.append(tuple(_for_everybody(seed, dice, after, after + seconds)))
     return Plan(seed, tuple(lives))
 
 
-def _for_everybody(seed: int, dice: random.Random, seconds: float) -> Iterator[Step]:
-    """A hold of everybody in the middle; and an operator who looks at the guards each quarter of a minute."""
+def _for_everybody(seed: int, dice: random.Random, begins: float, ends: float) -> Iterator[Step]:
+    """A hold of all in the middle; and an operator who looks at the guards each quarter of a minute."""
 
     def step(at: float, kind: str, **fields: Any) -> Step:
         names = {"event_id": f"all-{seed}-{kind}-{at}", "account_id": "*", "kind": kind}
         more = {"actor": "ops.wang", "reason": "chaos", "at": at}
         return Step(at, "controls", names | more | fields, b"*", everywhere=True)
 
-    middle = round(seconds * dice.uniform(0.4, 0.6), 3)
+    middle = round(begins + (ends - begins) * dice.uniform(0.4, 0.6), 3)
     yield step(middle, "hold", until=middle + 2, freeze_clock=dice.random() < 0.5)
-    at = 15.0
-    while at < seconds + LONGEST_LIFE:
+    at = begins + 15
+    while at < ends + LONGEST_LIFE:
         yield step(at, "resume")
         at += 15
