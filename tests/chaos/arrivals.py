@@ -60,6 +60,15 @@ def partition_of(key: bytes, partitions: int) -> int:
     return ((hashed ^ hashed >> 15) & 0x7FFFFFFF) % partitions
 
 
+def arrivals(run: Run, partition: int) -> Arrivals:
+    """Judge the records of a partition."""
+    deletes: dict[str, list[int]] = defaultdict(list)
+    for command in (recorded.json for recorded in run.of("commands", partition)):
+        if command["action"] == "delete":
+            deletes[command["account_id"]].append((command["evidence"] or {}).get("controls", 0))
+    return _Judge(run, partition, run.of("dead-letters", partition), deletes).judge()
+
+
 class _Topic:
     """What has been accepted so far of one account in one topic."""
 
@@ -73,7 +82,7 @@ class _Topic:
         self.currency: str | None = None
 
 
-class Judge:
+class _Judge:
     """Goes through one partition. `deletes`: by account, the next offset of controls when each delete was decided."""
 
     def __init__(

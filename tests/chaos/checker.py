@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos.arrivals import EVERYONE, Arrivals, Judge, Used, partition_of
+from tests.chaos.arrivals import EVERYONE, Used, arrivals, partition_of
 from tests.chaos.judgement import Background, Command, Notice, judge, left_undone
 from tests.chaos.run import INPUTS, Recorded, Run
 from tests.oracle.account import CLAUSES
@@ -80,21 +80,13 @@ class _Partition:
         self.ids = ids
         self.commands = [Command(recorded, recorded.json) for recorded in run.of("commands", partition)]
         self.notices = [Notice(recorded, recorded.json) for recorded in run.of("notices", partition)]
-        self.arrivals = self._arrivals()
+        self.arrivals = arrivals(run, partition)
+        for kind, told in self.arrivals.problems:
+            report.add(kind, None, told)
+        report.figures["refused"] += len(self.arrivals.refused)
         self.policies = run.policies
         self.appended = {topic: [r.appended_at for r in run.of(topic, partition)] for topic in INPUTS}
         self.offsets = {topic: [r.offset for r in run.of(topic, partition)] for topic in INPUTS}
-
-    def _arrivals(self) -> Arrivals:
-        deletes: dict[str, list[int]] = defaultdict(list)
-        for command in self.commands:
-            if command.action == "delete":
-                deletes[command.account].append(command.evidence.get("controls", 0))
-        arrivals = Judge(self.run, self.partition, self.run.of("dead-letters", self.partition), deletes).judge()
-        for kind, told in arrivals.problems:
-            self.report.add(kind, None, told)
-        self.report.figures["refused"] += len(arrivals.refused)
-        return arrivals
 
     def check(self) -> None:
         self._check_order()

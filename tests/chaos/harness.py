@@ -13,9 +13,10 @@ from streams.local_kafka import LocalKafka, free_port
 from streams.topics import create
 from tests.chaos.checker import Report, check
 from tests.chaos.reading import ends, read_run
+from tests.chaos.replayed import differences_from_replay
 from tests.chaos.run import OUTPUTS, Run
 from tests.chaos.sending import Sender
-from tests.chaos.traffic import LONGEST_LIFE, POLICIES, plan
+from tests.chaos.traffic import POLICIES, plan
 from tests.chaos.workers import Workers
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ class Outcome:
     @property
     def good(self) -> bool:
         return not self.report.faults and not self.trouble
+
+    def differences_from_replay(self) -> list[str]:
+        """Of a run without faults: there are none."""
+        return differences_from_replay(self.run)
 
     def told(self, most: int = 40) -> str:
         """All of it, for people."""
@@ -325,7 +330,3 @@ def run_chaos(options: Options, folder: Path, say: Callable[[str], None] = lambd
         return await Chaos(options, folder, say).run()
 
     return asyncio.run(main())
-
-
-#: How long a run without faults takes beside its seconds.
-AROUND_S: Final = LONGEST_LIFE + QUIET_S + 20
