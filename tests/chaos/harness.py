@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
@@ -165,8 +166,15 @@ class Chaos:
             await asyncio.to_thread(self.kafka.stop)
 
     async def _until_ready(self) -> None:
-        """The first customers are not to meet workers that do not run yet: a start is a fault of its own."""
-        await asyncio.sleep(min(READY_WITHIN_S, 4.0))
+        """Until each partition has an owner, who commits that it is."""
+        state = (f"{self.app_id}.state",)
+        until = time.monotonic() + READY_WITHIN_S
+        while not all((await ends(self.kafka.address, state, self.options.partitions)).values()):
+            if time.monotonic() > until or self.workers.exits:
+                self.trouble.append(f"the workers have not begun within {READY_WITHIN_S:.0f} s")
+                return
+            self.workers.look_after()
+            await asyncio.sleep(0.2)
 
     # -- customers and faults ------------------------------------------------------------------------------------------
 
@@ -325,6 +333,7 @@ class Chaos:
 
 def run_chaos(options: Options, folder: Path, say: Callable[[str], None] = lambda _: None) -> Outcome:
     """One run, from the start of its broker to the verdict."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that brokers go away is no news
 
     async def main() -> Outcome:
         return await Chaos(options, folder, say).run()
