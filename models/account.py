@@ -66,6 +66,7 @@ class Account:
         "recheck",
         "stopped",
         "touched",
+        "unseen",
         "usable",
         "usage",
     )
@@ -92,6 +93,8 @@ class Account:
         self.stopped = False
         #: Whether records were applied that no decision has seen.
         self.touched = False
+        #: Live: whether it has changed since its last view.
+        self.unseen = False
         #: When it has to be decided on next, if no record comes before.
         self.due: Instant | None = None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from models.account import Account, Fact
-from models.enforcement import Action, Deletion, Enforcement
+from models.enforcement import STATUSES, Action, Deletion, Enforcement
 from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
 from models.ledger import Fold, Ledger, Movement, OpenBill, Waiting
@@ -98,6 +98,7 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
     due: Instant | None
     flags: int
     currency: str | None
+    owed: Money
     ledger: _LedgerState
     enforcement: Enforcement | None = None
     own: Standing | None = None
@@ -112,6 +113,8 @@ class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     due: Instant | None
     flags: int
+    currency: str | None
+    owed: Money
 
     @property
     def is_active(self) -> bool:
@@ -128,8 +131,19 @@ class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """Whether a change of a bill waits for its bill."""
         return bool(self.flags & _WAITING)
 
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it has changed since its last view."""
+        return bool(self.flags & _UNSEEN)
 
-_USABLE, _STOPPED, _RECHECK, _CHANGED, _TOUCHED, _ACTIVE, _WAITING = (1 << bit for bit in range(7))
+    @property
+    def status(self) -> str:
+        """That of its view."""
+        return STATUSES[self.flags >> _STATUS_FROM]
+
+
+_USABLE, _STOPPED, _RECHECK, _CHANGED, _TOUCHED, _ACTIVE, _WAITING, _UNSEEN = (1 << bit for bit in range(8))
+_STATUS_FROM: Final = 8
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -184,11 +198,14 @@ def encode_account(account: Account) -> tuple[bytes, Rows]:
         | _TOUCHED * account.touched
         | _ACTIVE * (account.enforcement is not None)
         | _WAITING * bool(account.ledger.waiting)
+        | _UNSEEN * account.unseen
+        | (0 if account.enforcement is None else STATUSES.index(account.enforcement.status)) << _STATUS_FROM
     )
     head = _Head(
         account.due,
         flags,
         account.currency,
+        account.ledger.owed,
         _ledger_state(account.ledger, rows),
         account.enforcement,
         account.own,
@@ -316,6 +333,7 @@ def decode_account(account_id: str, head: bytes, rows: Mapping[bytes, bytes]) ->
     account.recheck = bool(state.flags & _RECHECK)
     account.changed = bool(state.flags & _CHANGED)
     account.touched = bool(state.flags & _TOUCHED)
+    account.unseen = bool(state.flags & _UNSEEN)
     account.ledger = _ledger(state.ledger, rows)
     account.enforcement = state.enforcement
     account.own = state.own
@@ -410,7 +428,7 @@ def encode_everybody(everybody: Everybody) -> bytes:
     """What stands for the whole partition."""
     state = _EverybodyState(
         everybody.decided_to,
-        everybody.is_touched,
+        everybody.is_touched or everybody.is_spreading,  # what was begun and not ended begins again
         everybody.history,
         everybody.standing,
         everybody.events,

@@ -51,6 +51,8 @@ class Everybody:
         self.decided_to: Instant = FIRST_INSTANT
         #: Whether a control for `*` came since then.
         self.is_touched = False
+        #: Whether what came for `*` is being looked at account by account.
+        self.is_spreading = False
         self.stops: dict[str, Stop] = {}
         #: When the suspends and deletes of the last hour were decided.
         self.recent: dict[Action, list[Instant]] = {"suspend": [], "delete": []}
@@ -67,6 +69,16 @@ class Everybody:
         insort(self.in_force, PoliciesFrom(at, event_id, policies), key=lambda item: (item.at, item.event_id))
         self.versions += [policy for policy in policies.versions if policy not in self.versions]
         self.history = max(self.history, *(policy.delete_after for policy in policies.versions))
+
+    def start_with(self, policies: Policies) -> None:
+        """At a start: these hold as long as none has come by the controls. Raises ValueError on a changed version."""
+        known = {policy.label: policy for policy in self.versions}
+        for policy in policies.versions:
+            if known.get(policy.label, policy) != policy:
+                raise ValueError(f"{policy.label} was another policy before: a version's content never changes")
+        if len(self.in_force) == 1 and self.in_force[0].policies != policies:
+            self.in_force.clear()
+            self.add_policies(FIRST_INSTANT - 1, "", policies)
 
     def policies_at(self, at: Instant) -> Policies:
         """The policies in force at `at`."""

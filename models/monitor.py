@@ -85,8 +85,11 @@ class Accounts(Protocol):
     def __setitem__(self, account_id: str, account: Account, /) -> None:
         """Put it there."""
 
-    def active(self) -> Iterable[Account]:
-        """Those of which anything was ever commanded or told."""
+    def due_of(self, account_id: str, /) -> Instant | None:
+        """When the account, which is there, has to be decided on next."""
+
+    def active(self) -> Iterable[str]:
+        """Ids of those of which anything was ever commanded or told."""
 
     def peeks(self) -> Iterable[tuple[str, Peek]]:
         """What has to be known of each to take it over."""
@@ -95,9 +98,13 @@ class Accounts(Protocol):
 class AccountsInMemory(dict[str, Account]):
     """All accounts, decoded."""
 
-    def active(self) -> Iterable[Account]:
-        """Those of which anything was ever commanded or told."""
-        return [account for account in self.values() if account.enforcement is not None]
+    def due_of(self, account_id: str) -> Instant | None:
+        """When the account, which is there, has to be decided on next."""
+        return self[account_id].due
+
+    def active(self) -> Iterable[str]:
+        """Ids of those of which anything was ever commanded or told."""
+        return [account_id for account_id, account in self.items() if account.enforcement is not None]
 
     def peeks(self) -> Iterable[tuple[str, Peek]]:
         """There is nothing to take over."""
@@ -121,9 +128,17 @@ class Monitor:
         #: fence covers. Ids only: a commit in between closes the accounts.
         self._touched: dict[str, None] = {}
         self._sealed: dict[str, None] = {}
+        #: What the decision in progress has chosen and not come to yet, the oldest mark last; whether a change for
+        #: everybody is why.
+        self._chosen: list[tuple[str, bool]] = []
+        #: Live: accounts decided on, and accounts only the usage or packages of which have changed, since their view.
+        self._decided: dict[str, None] = {}
+        self._unseen: dict[str, None] = {}
         self._waiting: set[str] = set()
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
+        #: How many records were refused so far.
+        self.refused = 0
         self._take_over()
 
     def _take_over(self) -> None:
@@ -135,6 +150,8 @@ class Monitor:
                 self._touched[account_id] = None
             if seen.is_waiting:
                 self._waiting.add(account_id)
+            if seen.is_unseen and not seen.is_touched:
+                self._unseen[account_id] = None
         self._due += [(at, EVERYBODY) for at in self.everybody.standing.begins() if at > self.everybody.decided_to]
         heapify(self._due)
 
@@ -164,6 +181,7 @@ class Monitor:
                 assert isinstance(record, Control)  # the contract's models allow "*" nowhere else
                 self._apply_to_everybody(record)
                 return True
+            is_new = account is None
             if account is None:
                 if isinstance(record, Ack):
                     return True  # of nothing that was ever sent
@@ -172,8 +190,12 @@ class Monitor:
         except Refusal as refusal:
             self.refuse(origin(), refusal)
             return False
-        if type(record) in _MOVES_NOTHING and not account.facts:
+        if self.terms.live is not None:
+            account.unseen = True
+        if type(record) in _MOVES_NOTHING and not account.facts and not (is_new and self.terms.live):
             self.accounts[account_id] = account  # nothing for a decision to see
+            if self.terms.live is not None:
+                self._unseen[account_id] = None
         else:
             self._touch(account)
         if not accepted:
@@ -187,6 +209,7 @@ class Monitor:
 
     def refuse(self, source: Source, refusal: Refusal) -> None:
         """A record that cannot be used."""
+        self.refused += 1
         self._dead_letters.append(dead_letter(source, refusal))
 
     def stop(self, reason: str, actions: tuple[Action, ...]) -> None:
@@ -285,11 +308,14 @@ class Monitor:
         self._sealed.update(self._touched)
         self._touched = {}
 
-    def decide(self, now: Instant, *, past: bool, evidence: dict[str, int] | None = None) -> Published:
+    def decide(
+        self, now: Instant, *, past: bool, evidence: dict[str, int] | None = None, most: int | None = None
+    ) -> Published:
         """Compare what is required with what was commanded, for the accounts touched since the last time or due by now.
 
         The clock stands at `now`, with `past` just behind it: a mark that falls at `now` fires only then. `evidence` is
-        what has been applied, by topic; commands carry it.
+        what has been applied, by topic; commands carry it. Live, `most` accounts at most are decided on, those with the
+        oldest marks first: while `is_deciding`, the same call goes on with the rest.
         """
         if self.terms.live is None:
             self.seal()
@@ -297,8 +323,13 @@ class Monitor:
         moment.evidence = evidence
         self.clock = self.everybody.decided_to = moment.now = now
         moment.past, moment.history = past, self._horizon.history
-        for account in self._to_decide(now, past=past):
-            self._decide(account, moment)
+        if self.terms.live is None:
+            for account_id, changed in self._choose(now, past=past).items():
+                account = self.accounts[account_id]
+                account.changed |= changed
+                self._decide(account, moment)
+        else:
+            self._decide_some(moment, most)
         if self._waiting:
             self._refuse_waiting()
         if not (moment.commands or moment.notices or self._dead_letters):
@@ -307,8 +338,19 @@ class Monitor:
         moment.commands, moment.notices = [], []
         return published
 
-    def _to_decide(self, now: Instant, *, past: bool) -> Iterable[Account]:
-        chosen = {account_id: self.accounts[account_id] for account_id in self._sealed}
+    @property
+    def has_undecided(self) -> bool:
+        """Live: whether records were applied that no decision has seen."""
+        return bool(self._touched or self._sealed or self._chosen or self.everybody.is_touched)
+
+    @property
+    def is_deciding(self) -> bool:
+        """Whether the decision in progress has not come to the end of the accounts it has chosen."""
+        return bool(self._chosen)
+
+    def _choose(self, now: Instant, *, past: bool) -> dict[str, bool]:
+        """The accounts to decide on; and whether a change for everybody is why."""
+        chosen = dict.fromkeys(self._sealed, False)
         self._sealed = {}
         everybody, due = self.everybody, self._due
         for_all = everybody.is_touched
@@ -322,17 +364,42 @@ class Monitor:
             at, account_id = heappop(due)
             if account_id == EVERYBODY:
                 for_all = True
-            elif (account := self.accounts[account_id]).due == at:
-                chosen[account_id] = account
+            elif self.accounts.due_of(account_id) == at:
+                chosen.setdefault(account_id, False)
         if for_all:
-            for account in self.accounts.active():
-                account.changed = True
-                chosen[account.account_id] = account
-        if self.terms.live is None:
-            return chosen.values()
-        # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
-        covered = [account for account in chosen.values() if account.account_id not in self._touched]
-        return sorted(covered, key=_oldest_mark)
+            chosen.update(dict.fromkeys(self.accounts.active(), True))
+            everybody.is_spreading = self.terms.live is not None
+        return chosen
+
+    def _decide_some(self, moment: Moment, most: int | None) -> None:
+        """Live: the next of the chosen accounts; one at a time stays decoded until the next commit."""
+        if not self._chosen:
+            chosen = self._choose(moment.now, past=moment.past)
+            self._chosen = sorted(chosen.items(), key=self._mark_of, reverse=True)
+        for _ in range(len(self._chosen) if most is None else min(most, len(self._chosen))):
+            account_id, changed = self._chosen.pop()
+            account = self.accounts[account_id]
+            account.changed |= changed
+            # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
+            if account_id not in self._touched:
+                self._decide(account, moment)
+                self._decided[account_id] = None
+        if not self._chosen:
+            self.everybody.is_spreading = False
+
+    def _mark_of(self, item: tuple[str, bool]) -> Instant:
+        due = self.accounts.due_of(item[0])
+        return NEVER if due is None else due
+
+    def overdue(self, now: Instant) -> int:
+        """How many accounts wait for a decision that was due before `now`."""
+        count, due, ahead = len(self._chosen), self._due, [0]
+        while ahead:  # only the part of the heap that is due is looked at
+            place = ahead.pop()
+            if place < len(due) and due[place][0] < now:
+                count += 1
+                ahead += (2 * place + 1, 2 * place + 2)
+        return count
 
     def _decide(self, account: Account, moment: Moment) -> None:
         account.touched = False
@@ -381,15 +448,24 @@ class Monitor:
 
     def views(self, as_of: Instant) -> Iterable[AccountView]:
         """Every account with a usable record, by `account_id`, as it stands at `as_of` (after the decision)."""
+        return self._views(sorted(self.accounts), as_of)
+
+    def take_views(self, as_of: Instant, *, usage: bool) -> list[AccountView]:
+        """Live: the accounts decided on since the last time; with `usage` those too of which only usage has changed."""
+        chosen, self._decided = self._decided, {}
+        if usage:
+            chosen |= self._unseen
+            self._unseen = {}
+        return list(self._views(chosen, as_of))
+
+    def _views(self, account_ids: Iterable[str], as_of: Instant) -> Iterator[AccountView]:
         moment = self._moment
         moment.now, moment.past = as_of, False
-        for account_id in sorted(self.accounts):
-            if (account := self.accounts[account_id]).usable:
+        for account_id in account_ids:
+            account = self.accounts[account_id]
+            if account.usable:
                 yield account_view(account, moment)
-
-
-def _oldest_mark(account: Account) -> Instant:
-    return NEVER if account.due is None else account.due
+            account.unseen = False
 
 
 _MOVES_NOTHING = frozenset((Usage, Package))

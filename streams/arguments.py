@@ -9,10 +9,11 @@ Each command hands what was typed to `streams.commands`, which is loaded only th
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
+from streams.arguments_kafka import LIVE, LOCAL_BROKER, WithSettings, settings_of, typed
 from streams.arguments_live import add_live_commands
 from streams.arguments_tools import add_tools
 
@@ -79,6 +80,29 @@ Until = Annotated[
         show_default=False,
     ),
 ]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INSTANT",
+        envvar="ARREARS_SINCE",
+        help="Leave out commands and notices before this instant, and records refused before it. It limits the output "
+        "only: all records are replayed.",
+        rich_help_panel=_RULE,
+        show_default=False,
+    ),
+]
+OneAccount = Annotated[
+    str | None,
+    typer.Option(
+        "--account",
+        metavar="ACCOUNT",
+        envvar="ARREARS_ACCOUNT",
+        help="This account alone. Of topics only its partition is read: without --until the clock ends with the last "
+        "usable record of that.",
+        rich_help_panel=_RULE,
+        show_default=False,
+    ),
+]
 AppId = Annotated[
     str,
     typer.Option(
@@ -105,7 +129,14 @@ def _arrears(
     pass
 
 
+class FromTopics(WithSettings):
+    """A command that can read the topics, too."""
+
+    names: ClassVar[tuple[str, ...] | None] = ("brokers", "partitioner")
+
+
 @app.command(
+    cls=FromTopics,
     rich_help_panel=FILES,
     epilog=_example(
         "arrears replay --bills bills.jsonl --payments payments.jsonl --until 2026-02-01T00:00:00Z "
@@ -113,18 +144,31 @@ def _arrears(
     ),
 )
 def replay(
+    ctx: typer.Context,
     bills: Bills = None,
     payments: Payments = None,
     usage: Usage = None,
     packages: Packages = None,
     controls: Controls = None,
     policy: PolicyFile = None,
+    since: Since = None,
     until: Until = None,
+    account: OneAccount = None,
     app_id: AppId = "arrears",
     commands: Annotated[str | None, _output("commands", "Suspend, restore and delete commands.")] = None,
     notices: Annotated[str | None, _output("notices", "What customers and operators are told.")] = None,
     accounts: Annotated[str | None, _output("accounts", "Every account as it stands at the end.")] = None,
     dead_letters: Annotated[str | None, _output("dead-letters", "Lines that could not be used, and why.")] = None,
+    without_usage: Annotated[
+        bool,
+        typer.Option(
+            "--without-usage",
+            envvar="ARREARS_WITHOUT_USAGE",
+            help="With --brokers: leave out the topic usage, which is not kept for ever. Balances and commands come "
+            "from the others.",
+            rich_help_panel=LIVE,
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", envvar="ARREARS_STRICT", help="Exit with 3 if a line could not be used.")
     ] = False,
@@ -132,16 +176,21 @@ def replay(
         bool, typer.Option("--quiet", "-q", envvar="ARREARS_QUIET", help="No summary and no progress bar.")
     ] = False,
 ) -> None:
-    """Replay records from files: which accounts the rule suspends, restores and deletes.
+    """Replay records from files or from the topics: which accounts the rule suspends, restores and deletes.
 
-    Every input may be left out, and its lines may come in any order. The same records give the same output, byte for
-    byte. Without an output option the commands go to standard output. A summary goes to standard error.
+    Give files, any of them and their lines in any order; or with --brokers the topics are read, from their first record
+    to where they end now, and nothing is left on the brokers. The same records give the same output, byte for byte.
+    Without an output option the commands go to standard output. A summary goes to standard error.
     """
     from streams import commands as run
 
-    inputs = run.Sources(bills, payments, usage, packages, controls, policy, until, app_id)
+    inputs = run.Sources(bills, payments, usage, packages, controls, policy, until, app_id, since, account)
     outputs = run.Targets(commands, notices, accounts, dead_letters)
-    raise typer.Exit(run.replay(inputs, outputs, strict=strict, quiet=quiet))
+    settings = None
+    if run.topics_are_meant(inputs, typed=typed(ctx, "brokers", "partitioner", "without_usage")):
+        given = {name: ctx.params[name] for name in ("policy", "app_id") if typed(ctx, name)}
+        settings = settings_of(ctx, **given)
+    raise typer.Exit(run.replay(inputs, outputs, settings, with_usage=not without_usage, strict=strict, quiet=quiet))
 
 
 @app.command(
@@ -219,19 +268,51 @@ def sample(
     )
 
 
-@app.command(rich_help_panel=FILES, epilog=_example("arrears demo my-month"))
+@app.command(rich_help_panel=LOCAL_BROKER, epilog=_example("arrears demo --data my-records --seconds 120"))
 def demo(
-    directory: Annotated[
+    data: Annotated[
         str | None,
-        typer.Argument(
-            metavar="DIR", help="Keep the month in this folder; without it nothing is kept.", show_default=False
+        typer.Option(
+            metavar="DIR",
+            envvar="ARREARS_DEMO_DATA",
+            help="Play the records of this folder (bills.jsonl, payments.jsonl …) instead of a sample month.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(metavar="N", min=10, max=3600, envvar="ARREARS_DEMO_SECONDS", help="How long it plays.")
+    ] = 60,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=1,
+            max=65535,
+            envvar="ARREARS_DEMO_PORT",
+            help="The broker's port; without it 9092, or another if that is taken.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="ARREARS_DEMO_KEEP",
+            help="Keep everything in this new folder: records, policy, the workers' logs, the broker's data.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Show it: a month of a small cloud provider, the commands that follow, and one account explained."""
-    from streams.demo import demo as run
+    """Show it, live: a broker, two workers, a month's records within a minute, one worker killed on the way.
 
-    run(directory)
+    In the end the accounts are compared with a replay of the same topics; exit code 1 if they differ. Ctrl-C stops
+    everything.
+    """
+    from streams.local_kafka.extra import needs_the_extra
+
+    with needs_the_extra():
+        from streams.demo import demo as run
+    raise typer.Exit(run(data=data, seconds=seconds, port=port, keep=keep))
 
 
 @policy_app.command(epilog=_example("arrears policy check policies.yaml"))

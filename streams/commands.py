@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
@@ -20,16 +21,24 @@ from models.policy import BUILT_IN, PolicyError, load_policies
 from models.refusal import printable
 from streams import explain as explaining
 from streams.faults import Unusable
+from streams.file_parts import file_parts
 from streams.files import FILE_TOPICS, STANDARD, read_inputs, shown_path
-from streams.outcome import FileReplay
+from streams.outcome import Wanted
+from streams.parallel import processes_that_pay, replay_parts
 from streams.showing import policies_shown, say, show, story_shown, to_type
 from streams.summary import progress, show_summary
+from streams.telling import counted
 from streams.writers import Output, Outputs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from models.instants import Instant
     from models.policy import Policies
     from models.records import Topic
+    from streams.outcome import PartInputs, Progress
+    from streams.parallel import Source
+    from streams.settings import Settings
 
 #: Exit codes (§4).
 OK: Final = 0
@@ -49,6 +58,8 @@ class Sources(NamedTuple):
     policy: str | None
     until: str | None
     app_id: str
+    since: str | None = None
+    account_id: str | None = None
 
     def paths(self) -> list[tuple[Topic, str]]:
         """The inputs that are given, in the order of `FILE_TOPICS`."""
@@ -74,37 +85,86 @@ class Targets(NamedTuple):
 # Replay -------------------------------------------------------------------------------------------------------------
 
 
-def replay(sources: Sources, targets: Targets, *, strict: bool, quiet: bool) -> int:
-    """`arrears replay`. Returns the exit code."""
+def topics_are_meant(sources: Sources, *, typed: list[str]) -> bool:
+    """Whether the topics are to be replayed, and not files. `typed` are the options of topics that were typed.
+
+    Brokers that the environment or the settings name are meant if no files are given. Raises `Unusable`.
+    """
+    files = [f"--{topic}" for topic, _ in sources.paths()]
+    if files and typed:
+        raise Unusable(f"{typed[0]} reads the topics and {files[0]} a file: leave out one of them")
+    return not files
+
+
+def replay(
+    sources: Sources, targets: Targets, settings: Settings | None, *, with_usage: bool, strict: bool, quiet: bool
+) -> int:
+    """`arrears replay`, of files, or with `settings` of the topics. Returns the exit code."""
     started_at = time.perf_counter()
-    until, policies = _until(sources.until), _policies(sources.policy)
-    _check_app_id(sources.app_id)
-    inputs, outputs = _inputs_given(sources), targets.paths()
+    outputs = targets.paths()
+    if settings is None:
+        wanted, inputs = _wanted(sources, sources.policy, sources.app_id), _inputs_given(sources)
+    elif settings.brokers is None:
+        raise _nothing_to_read(", or --brokers to read the topics")
+    else:
+        wanted, inputs = _wanted(sources, settings.policy, settings.app_id), []
     _check_outputs(outputs, sources)
     gc.disable()  # a million records live to the end: there is nothing to collect
     with ExitStack() as stack:
         opened = {option: stack.enter_context(Output(option, path)) for option, path in outputs.items()}
         written = Outputs(*map(opened.get, ("--commands", "--notices", "--accounts", "--dead-letters")))
+        if settings is None:
+            processes = 1 if wanted.account_id is not None else processes_that_pay()
+            parts: Sequence[Source] = [partial(_at_hand, part) for part in file_parts(read_inputs(inputs), processes)]
+        else:
+            parts = _topics(settings, sources.account_id, with_usage=with_usage)
         # On one terminal the bar would run into the commands.
         shown = not quiet and not (STANDARD in outputs.values() and sys.stdout.isatty())
-        bar = stack.enter_context(progress(shown=shown))
-        run = FileReplay(read_inputs(inputs), policies, sources.app_id, until, bar)
-        tally = run.run(written, stop_unread=not strict)
+        tally = replay_parts(parts, wanted, written, progress(shown=shown), stop_unread=not strict)
     if not quiet:
         show_summary(tally, time.perf_counter() - started_at)
     if tally.bad_lines and written.dead_letters is None:
-        lines = "1 line" if tally.bad_lines == 1 else f"{tally.bad_lines:,} lines"
-        say(f"arrears replay: {lines} could not be used; --dead-letters FILE tells which and why")
+        bad = counted(tally.bad_lines, "line" if settings is None else "record")
+        say(f"arrears replay: {bad} could not be used; --dead-letters FILE tells which and why")
     return STRICT if strict and tally.bad_lines else OK
 
 
-def _until(text: str | None) -> Instant | None:
+def _wanted(sources: Sources, policy: str | None, app_id: str) -> Wanted:
+    since, until = _instant("--since", sources.since), _instant("--until", sources.until)
+    if since is not None and until is not None and since > until:
+        raise Unusable("--since is later than --until: nothing would be left, so choose an earlier one")
+    _check_app_id(app_id)
+    if sources.account_id == EVERYONE:
+        raise Unusable('--account "*" stands for everybody: name one account')
+    return Wanted(_policies(policy), app_id, until, since, sources.account_id)
+
+
+def _topics(settings: Settings, account_id: str | None, *, with_usage: bool) -> Sequence[Source]:
+    """The topics as parts of a replay."""
+    from streams.kafka_client import kafka_client_options  # noqa: PLC0415  # files need no Kafka
+    from streams.topic_replay import Topics, topic_parts  # noqa: PLC0415
+
+    topics = Topics(kafka_client_options(settings), settings.partitioner, with_usage, account_id)
+    found = topic_parts(topics, processes_that_pay())
+    if found.pending:
+        say(
+            f"arrears replay: {counted(found.pending, 'record')} at the ends of the topics are left out: "
+            "a transaction is open there"
+        )
+    return found.sources
+
+
+def _at_hand(part: PartInputs, _: Progress) -> PartInputs:
+    return part
+
+
+def _instant(option: str, text: str | None) -> Instant | None:
     if text is None:
         return None
     try:
         return parse_instant(text)
     except ValueError as error:
-        raise Unusable(f"--until {error}") from None
+        raise Unusable(f"{option} {error}") from None
 
 
 def _policies(path: str | None) -> Policies:
@@ -128,11 +188,15 @@ def _check_app_id(app_id: str) -> None:
 def _inputs_given(sources: Sources) -> list[tuple[Topic, str]]:
     paths = sources.paths()
     if not paths:
-        options = ", ".join(f"--{topic}" for topic in FILE_TOPICS)
-        advice = "arrears sample DIR writes some to try"
-        raise Unusable(f"there is nothing to read: give at least one of {options} ({advice})")
+        raise _nothing_to_read()
     _check_standard([f"--{topic}" for topic, path in paths if path == STANDARD], "input")
     return paths
+
+
+def _nothing_to_read(otherwise: str = "") -> Unusable:
+    options = ", ".join(f"--{topic}" for topic in FILE_TOPICS)
+    advice = "arrears sample DIR writes some to try"
+    return Unusable(f"there is nothing to read: give at least one of {options}{otherwise} ({advice})")
 
 
 def _check_standard(options: list[str], what: str) -> None:
@@ -192,7 +256,7 @@ def _identity(path: str, standard: TextIO | None) -> _Same | str | None:
 
 def explain(account_id: str, sources: Sources, *, as_json: bool) -> None:
     """`arrears explain`."""
-    until, policies = _until(sources.until), _policies(sources.policy)
+    until, policies = _instant("--until", sources.until), _policies(sources.policy)
     _check_app_id(sources.app_id)
     if account_id == EVERYONE:
         raise Unusable('"*" stands for everybody: name one account')

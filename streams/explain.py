@@ -150,11 +150,7 @@ def explain(inputs: Inputs, account_id: str, policies: Policies, app_id: str, un
 def _refusals(entries: list[Entry], inputs: Inputs, policies: Policies) -> dict[int, Refusal]:
     """Why records are refused, by their number."""
     steps = Replay(policies, "").run(entries, inputs.source, until=None)
-    return {
-        inputs.number(letter.topic, letter.offset): refusal_of(letter)
-        for step in steps
-        for letter in step.published.dead_letters
-    }
+    return {inputs.number_of(letter): refusal_of(letter) for step in steps for letter in step.published.dead_letters}
 
 
 # What the inputs hold -----------------------------------------------------------------------------------------------
@@ -303,10 +299,7 @@ class _Teller:
 
     def tell(self, step: Step) -> None:
         """Tell what happened at one stop of the clock."""
-        refused = {
-            self._inputs.number(letter.topic, letter.offset): refusal_of(letter)
-            for letter in step.published.dead_letters
-        }
+        refused = {self._inputs.number_of(letter): refusal_of(letter) for letter in step.published.dead_letters}
         for one in sorted(step.records, key=_telling_order):
             if self._concerns(one.record):
                 self._tell_record(one, refused.get(one.number))

@@ -26,6 +26,7 @@ from streams.faults import Unusable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from models.outputs import DeadLetter
     from models.records import Record, Topic
 
 #: What stands for standard input and standard output.
@@ -36,13 +37,15 @@ FILE_TOPICS: Final[tuple[Topic, ...]] = ("bills", "payments", "usage", "packages
 
 _BOM: Final = b"\xef\xbb\xbf"
 #: What may stand on a blank line, and around a value.
-_BLANK: Final = b" \t\r\n"
+BLANK: Final = b" \t\r\n"
 #: How many lines are read until progress is told.
-_LINES_A_REPORT: Final = 16_384
+LINES_A_REPORT: Final = 16_384
 
 
 class Lines:
     """One input, whole. `first` is the number of its first line, counted over all inputs from 0."""
+
+    is_guest = False
 
     def __init__(self, topic: Topic, data: bytes, first: int) -> None:
         self.topic: Topic = topic
@@ -58,12 +61,12 @@ class Lines:
         `progress` is told now and then how many bytes more have been read.
         """
         topic, first, lines = self.topic, self.first, BytesIO(self.data)  # it shares the bytes
-        while block := list(islice(lines, _LINES_A_REPORT)):
+        while block := list(islice(lines, LINES_A_REPORT)):
             for number, line in enumerate(block, first):
                 try:
                     record = decode(topic, line)  # for JSON a line end is no more than a blank
                 except Refusal:
-                    if line.strip(_BLANK):
+                    if line.strip(BLANK):
                         refuse(number, self._refusal(line))
                     continue
                 yield number, record
@@ -72,7 +75,7 @@ class Lines:
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Each line that is not blank, with its number and its line end."""
-        return ((number, line) for number, line in enumerate(BytesIO(self.data), self.first) if line.strip(_BLANK))
+        return ((number, line) for number, line in enumerate(BytesIO(self.data), self.first) if line.strip(BLANK))
 
     def decode(self, line: bytes) -> Record:
         """The record of a line. Raises `Refusal`."""
@@ -129,9 +132,14 @@ class Inputs:
         """The topic of a line."""
         return self._file(number).topic
 
-    def number(self, topic: str, line: int) -> int:
-        """The number of a line (from 1) of a topic."""
-        return next(file.first for file in self.files if file.topic == topic) + line - 1
+    @property
+    def portions(self) -> Sequence[Lines]:
+        """The files, as a replay of all of them takes them."""
+        return self.files
+
+    def number_of(self, letter: DeadLetter) -> int:
+        """The number of a line by its dead letter."""
+        return next(file.first for file in self.files if file.topic == letter.topic) + letter.offset - 1
 
     def source(self, number: int) -> Source:
         """Where a record came from: `offset` is its line in the file, from 1; the value has no line end."""

@@ -24,32 +24,27 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
-from aiokafka.errors import KafkaError, ProducerFenced, for_code  # type: ignore[import-untyped]
-from aiokafka.protocol.fetch import FetchRequest  # type: ignore[import-untyped]
-from aiokafka.record.memory_records import MemoryRecords  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError, ProducerFenced  # type: ignore[import-untyped]
 
 from models.codec import VERSION, NewerState
-from streams.fetched import OffsetGone, unpack
+from streams.fetched import OffsetGone
+from streams.partition_reader import read_partition
+from streams.topic_design import OUTPUT_BYTES
 from streams.watermarks import Unanswered, Watermarks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from streams.fetched import Partition, Record
+    from streams.fetched import Partition
 
 #: The key of the positions. No account has it: theirs are UTF-8, which knows no such byte.
 CHECKPOINT: Final = b"\xff@checkpoint"
 
-#: Bytes of a batch, and of the largest record: a broker takes 1,048,588 (`message.max.bytes`) unless told otherwise.
-MAX_RECORD_BYTES: Final = 900_000
-
-#: Recovery fetches so much at once.
-_FETCH_BYTES: Final = 2 << 20
-_FETCH_WAIT_MS: Final = 100
-_READ_COMMITTED: Final = 1
-#: The version of Fetch since which a replica is named between the aborted transactions and the records.
-_REPLICA_SINCE: Final = 11
+#: Bytes of a batch of several records: what every broker takes unless told otherwise (`message.max.bytes`).
+_BATCH_BYTES: Final = 900_000
+#: Of the largest record, which is a batch of its own. The topics that a journal writes take so much (`topic_design`).
+MAX_RECORD_BYTES: Final = OUTPUT_BYTES - 100_000
 
 #: How long `stop` lets a running commit end, then the producer, then its connections, each.
 _STOP_WITHIN_S: Final = 2.0
@@ -120,7 +115,7 @@ class Journal:
             transactional_id=self.transactional_id,
             transaction_timeout_ms=milliseconds,
             request_timeout_ms=milliseconds,
-            max_batch_size=MAX_RECORD_BYTES,
+            max_batch_size=_BATCH_BYTES,
             **self._client,
         )
         try:
@@ -161,7 +156,7 @@ class Journal:
                 end = await self._settled_end(reader, state)
                 if position > 0:
                     raise OffsetGone(state, 0, position, end)
-                async with aclosing(_read(reader, state, position, end)) as chunks:
+                async with aclosing(read_partition(reader, state, position, end)) as chunks:
                     async for records in chunks:
                         for record in records:
                             key = record.key
@@ -195,10 +190,11 @@ class Journal:
         state: Iterable[tuple[bytes, bytes | None]],
         outputs: Mapping[str, Iterable[Message]],
         positions: Mapping[str, int],
-    ) -> None:
+    ) -> int:
         """Write changed records of the state, messages by topic, and the next offset of each input: all, or nothing.
 
-        One after the other: a second call waits. Raises TooLarge, with nothing sent; and Lost, Fenced.
+        Returns when the state was appended, in milliseconds since 1970, by the brokers' clock if its topic has append
+        times. One after the other: a second call waits. Raises TooLarge, with nothing sent; and Lost, Fenced.
         """
         async with self._committing:
             producer = self._producer
@@ -213,7 +209,7 @@ class Journal:
             batches.append(_batches(producer, self.state_topic, ((key, value, _NO_HEADERS) for key, value in changes)))
             try:
                 async with asyncio.timeout(self._timeout_s) as self._deadline:
-                    await self._transact(producer, batches)
+                    return await self._transact(producer, batches)
             except Exception as error:  # an AssertionError, too: aiokafka's word for a producer that is dead
                 self._failure = error
                 raise self._lost(error, "did not commit") from error
@@ -223,7 +219,7 @@ class Journal:
             finally:
                 self._deadline = None
 
-    async def _transact(self, producer: Any, batches: list[list[_Batch]]) -> None:
+    async def _transact(self, producer: Any, batches: list[list[_Batch]]) -> int:
         await producer.begin_transaction()
         deliveries = []
         # A topic takes its next batch when the one before has gone: side by side they share their requests.
@@ -231,8 +227,10 @@ class Journal:
             delivery = await producer.send_batch(batch, topic, partition=self.partition)
             delivery.add_done_callback(_retrieve)
             deliveries.append(delivery)
-        await asyncio.gather(*deliveries)
+        delivered = await asyncio.gather(*deliveries)
         await producer.commit_transaction()
+        appended: int = max(record.timestamp for record in delivered if record.topic == self.state_topic)
+        return appended
 
     def _lost(self, error: BaseException | None, what: str) -> Lost:
         kind = Fenced if isinstance(error, ProducerFenced) else Lost
@@ -286,52 +284,6 @@ def _retrieve(future: asyncio.Future[Any] | None) -> None:
     """Read an error that is told elsewhere: asyncio would complain of it when the future goes."""
     if future is not None and future.done() and not future.cancelled():
         future.exception()
-
-
-class _Nothing(KafkaError):  # type: ignore[misc]
-    """Records lie ahead, but none came."""
-
-    retriable = True
-
-
-async def _read(
-    reader: Watermarks, partition: Partition, position: int, end: int
-) -> AsyncGenerator[Iterator[Record], None]:
-    """The committed records from a position to an end. While some are taken in, the brokers send the next."""
-    ahead: asyncio.Future[tuple[Iterator[Record], int]] | None = None
-    try:
-        while position < end:
-            records, position = await (ahead or _fetch(reader, partition, position))
-            ahead = asyncio.ensure_future(_fetch(reader, partition, position)) if position < end else None
-            await asyncio.sleep(0)  # the request goes out
-            yield records
-    finally:
-        if ahead is not None:
-            ahead.cancel()
-            await asyncio.wait({ahead})
-            _retrieve(ahead)
-
-
-async def _fetch(reader: Watermarks, partition: Partition, position: int) -> tuple[Iterator[Record], int]:
-    """The committed records from a position on, and the next position, which is a later one."""
-
-    async def question() -> tuple[Iterator[Record], int]:
-        topic, number = partition
-        leader = await reader.leader(partition)
-        wanted = [(topic, [(number, position, _FETCH_BYTES)])]
-        answer = await reader.send(
-            leader, FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES, _READ_COMMITTED, wanted, rack_id="")
-        )
-        ((_, ((_, code, _, *rest),)),) = answer.topics
-        if code:
-            raise for_code(code)(f"{topic} partition {number}")
-        aborted = rest[-3 if answer.API_VERSION >= _REPLICA_SINCE else -2]
-        records, reached = unpack(MemoryRecords(rest[-1]), aborted or (), position)
-        if reached == position:
-            raise _Nothing(f"{topic} partition {number}: nothing at {position}")
-        return records, reached
-
-    return await reader.ask(question)
 
 
 def _encode_positions(positions: Mapping[str, int]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,8 @@ from streams.showing import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rich.progress import TaskID
 
     from streams.outcome import Tally
 
@@ -78,23 +81,36 @@ def _add(table: Table, title: str, rows: Sequence[tuple[str, int, str]]) -> None
 
 
 class _Shown(Progress):
-    """Two bars: bytes read, then records replayed."""
+    """Bars: records fetched (of topics), then read, then replayed. Each process adds to what is to be done."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._reading = self._replaying = bars.add_task("reading", total=None)
+        self._tasks: dict[str, TaskID] = {}
+        self._totals: Counter[str] = Counter()
+
+    def fetching(self, count: int) -> None:
+        self._add("fetching", count)
+
+    def fetched(self, count: int) -> None:
+        self._bars.advance(self._tasks["fetching"], count)
 
     def reading(self, size: int) -> None:
-        self._bars.update(self._reading, total=size)
+        self._add("reading", size)
 
     def read(self, size: int) -> None:
-        self._bars.advance(self._reading, size)
+        self._bars.advance(self._tasks["reading"], size)
 
     def replaying(self, count: int) -> None:
-        self._replaying = self._bars.add_task("replaying", total=count)
+        self._add("replaying", count)
 
     def replayed(self, count: int) -> None:
-        self._bars.advance(self._replaying, count)
+        self._bars.advance(self._tasks["replaying"], count)
+
+    def _add(self, stage: str, more: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=None)
+        self._totals[stage] += more
+        self._bars.update(self._tasks[stage], total=self._totals[stage])
 
 
 @contextmanager

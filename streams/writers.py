@@ -40,7 +40,8 @@ _NAMED: Final = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}
 #: Files and folders that are to go if the process has to stop before its end.
 UNFINISHED: Final[set[str]] = set()
 
-_encode: Final = msgspec.json.Encoder().encode
+#: A value as its line has it, without the line end.
+encode: Final = msgspec.json.Encoder().encode
 
 
 class Output:
@@ -80,9 +81,12 @@ class Output:
 
     def write_all(self, values: Iterable[object]) -> None:
         """Add a line for each."""
+        self.write_lines(map(encode, values))
+
+    def write_lines(self, lines: Iterable[bytes]) -> None:
+        """Add lines that are encoded already."""
         parts = self._parts
-        for value in values:
-            line = _encode(value)
+        for line in lines:
             parts += (line, b"\n")
             self._size += len(line)
             if self._size >= _WRITE_AT:
@@ -196,6 +200,13 @@ class Outputs:
     def __iter__(self) -> Iterator[Output]:
         """Those that are there."""
         return iter(self._there)
+
+    def finish(self) -> None:
+        """Everything has been written: put the files in their places."""
+        for output in self._there:  # first all to the disk: if one fails, none takes its place
+            output.flush()
+        for output in self._there:
+            output.finish()
 
     @property
     def unread(self) -> bool:

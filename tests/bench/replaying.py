@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from models.policy import BUILT_IN
 from streams.files import read_inputs
-from streams.outcome import FileReplay, Progress
+from streams.outcome import PartReplay, Progress, Wanted
 from streams.writers import Output, Outputs
 from tests.bench.measuring import Sample, Stopwatch, rate, without_collector
 
@@ -62,7 +62,7 @@ def replay_samples(files: Files, commands: Path) -> list[Sample]:
         started_at = time.process_time()
         inputs = read_inputs(files.paths())
         read_at = time.process_time()
-        tally = FileReplay(inputs, BUILT_IN, "arrears", None, stages).run(Outputs(commands=output))
+        tally = PartReplay(inputs, Wanted(BUILT_IN, "arrears"), stages).run(Outputs(commands=output))
         ended_at = time.process_time()
     assert tally.read.total() == files.records
     assert tally.bad_lines == 0

@@ -12,7 +12,7 @@ from models.instants import parse_instant
 from models.policy import BUILT_IN
 from streams.explain import explain, last_usable
 from streams.files import FILE_TOPICS, Inputs, read_inputs
-from streams.outcome import FileReplay, Progress
+from streams.outcome import PartReplay, Progress, Wanted
 from streams.sample import Sample, write_sample
 from streams.writers import Output, Outputs
 from tests.streams.command_line import bill, control, inside, package, payment, read, usage, write
@@ -55,7 +55,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("month")
     write_sample(folder, Sample(accounts=17, days=31, hourly=False))
     with Output("", str(folder / "c")) as c, Output("", str(folder / "n")) as n, Output("", str(folder / "a")) as a:
-        FileReplay(inputs(folder), BUILT_IN, "arrears", None, Progress()).run(Outputs(c, n, a))
+        PartReplay(inputs(folder), Wanted(BUILT_IN, "arrears"), Progress()).run(Outputs(c, n, a))
     return folder
 
 

@@ -15,7 +15,7 @@ from models.instants import parse_instant
 from models.policy import BUILT_IN, load_policies
 from streams.explain import explain
 from streams.files import FILE_TOPICS, Inputs
-from streams.outcome import FileReplay, Progress
+from streams.outcome import PartReplay, Progress, Wanted
 from streams.writers import Output, Outputs
 from tests.models.histories import History, histories, lines
 from tests.models.test_against_oracle import comparable, run_oracle
@@ -56,7 +56,7 @@ def replayed(history: History, inputs: Inputs) -> dict[str, bytes]:
         commands, notices, accounts, letters = (Output("", str(path)) for path in paths.values())
         with commands, notices, accounts, letters:
             outputs = Outputs(commands, notices, accounts, letters)
-            FileReplay(inputs, policies_of(history), "arrears", until, Progress()).run(outputs)
+            PartReplay(inputs, Wanted(policies_of(history), "arrears", until), Progress()).run(outputs)
         return {name: path.read_bytes() for name, path in paths.items()}
 
 
