@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from models.everybody import PoliciesFrom
     from models.instants import Instant
     from streams.fetched import Record
     from streams.policy_change import Known
@@ -157,9 +158,8 @@ def show_policies(settings: Settings, *, as_json: bool) -> None:
     at = now(settings)
     held, sent = asyncio.run(_read(kafka, settings.app_id))
     if as_json:
-        write_one(
-            {"as_of": format_instant(at), "partitions": [_as_json(number, one, at) for number, one in held.items()]}
-        )
+        partitions = [_as_json(number, one, at) for number, one in held.items()]
+        write_one({"as_of": format_instant(at), "partitions": partitions})
         return
     show(*_shown(held, sent, at))
 
@@ -173,16 +173,13 @@ def _as_json(number: int, held: Held, at: Instant) -> dict[str, object]:
         "in_force": to_json(in_force),
         "default": in_force.first_name,
         "versions": [{"label": one.label, "policy_hash": one.policy_hash} for one in held.everybody.versions],
-        "changes": [
-            {
-                "at": format_instant(one.at),
-                "event_id": one.event_id,
-                "policies": [p.label for p in one.policies.versions],
-            }
-            for one in held.everybody.in_force
-            if one.event_id
-        ],
+        "changes": [_change(one) for one in held.everybody.in_force if one.event_id],
     }
+
+
+def _change(one: PoliciesFrom) -> dict[str, object]:
+    policies = [policy.label for policy in one.policies.versions]
+    return {"at": format_instant(one.at), "event_id": one.event_id, "policies": policies}
 
 
 def _shown(held: Mapping[int, Held], sent: Iterable[_Sent], at: Instant) -> Iterator[RenderableType]:

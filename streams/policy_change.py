@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from models.instants import DAY, SECOND, format_instant
+from models.instants import DAY, FIRST_INSTANT, SECOND, format_instant
+from models.policy import BUILT_IN
 from streams import telling
 from streams.faults import Unusable
 
@@ -61,12 +62,20 @@ def check(policies: Policies, known: Known, now: Instant, *, without_notice: boo
             )
     if without_notice:
         return
-    earliest = -(-(now + NOTICE) // SECOND) * SECOND
-    for policy in new_versions(policies, known):
+    earliest = format_instant(-(-(now + NOTICE) // SECOND) * SECOND)
+    new = new_versions(policies, known)
+    for policy in new:
         if policy.effective_from < now + NOTICE:
             raise Unusable(
                 f"{policy.label} is new and would hold from {format_instant(policy.effective_from)}, which is not 30 "
-                f"days ahead (14.2): let it hold from {format_instant(earliest)} or later, or give --without-notice"
+                f"days ahead (14.2): let it hold from {earliest} or later, or give --without-notice"
+            )
+    for name in (policies.first_name, *(known.latest.names if known.latest else ())):
+        policy = policies.version_at(name, now + NOTICE - 1)
+        if policy in new:
+            raise Unusable(
+                f"{policy.label} is new and the first of its name, so it would hold at once, whatever its date, which "
+                f"is not 30 days ahead (14.2): leave in what holds now, until then, or give --without-notice"
             )
 
 
@@ -92,10 +101,9 @@ def changes(policies: Policies, known: Known) -> Iterator[str]:
     kept = {policy.label for policy in policies.versions}
     for label, policy in old.items():
         if label not in kept:
-            fall_back = (
-                "" if policy.name in policies.names else f", and accounts that chose it get {policies.first_name}"
-            )
-            yield f"- {label} is left out: episodes that run keep it, no other begins under it{fall_back}"
+            gone = policy.name not in policies.names
+            instead = f"; accounts that chose {policy.name} get {policies.first_name}" if gone else ""
+            yield f"- {label} is left out: episodes that run keep it, no other begins under it{instead}"
     if before is None:
         yield f"+ an account has {policies.first_name} unless a control chooses another"
     elif before.first_name != policies.first_name:
@@ -103,7 +111,11 @@ def changes(policies: Policies, known: Known) -> Iterator[str]:
 
 
 def _added(policy: Policy, policies: Policies, old: Mapping[str, Policy]) -> Iterator[str]:
-    yield f"+ {policy.label} holds for episodes that begin at {telling.when(policy.effective_from)} UTC or later"
+    is_first = policies.version_at(policy.name, FIRST_INSTANT) == policy
+    yield (
+        f"+ {policy.label} holds for episodes that begin at {telling.when(policy.effective_from)} UTC or later"
+        + (", and before, as the first of its name" if is_first else "")
+    )
     earlier = [
         one
         for one in (*old.values(), *policies.versions)
@@ -153,4 +165,6 @@ def gather(
             known.versions.setdefault(policy.label, (policy, f"it stands in {where}"))
         if is_waiting:
             known.sent = policies
+    if not known.versions:  # nobody has been told of anything else
+        known.versions = {policy.label: (policy, "it is built in") for policy in BUILT_IN.versions}
     return known
