@@ -137,13 +137,18 @@ class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return bool(self.flags & _UNSEEN)
 
     @property
+    def is_held_back(self) -> bool:
+        """Whether a command of it waits until what stops it is gone."""
+        return bool(self.flags & _HELD_BACK)
+
+    @property
     def status(self) -> str:
         """That of its view."""
         return STATUSES[self.flags >> _STATUS_FROM]
 
 
-_USABLE, _STOPPED, _RECHECK, _CHANGED, _TOUCHED, _ACTIVE, _WAITING, _UNSEEN = (1 << bit for bit in range(8))
-_STATUS_FROM: Final = 8
+_USABLE, _STOPPED, _RECHECK, _CHANGED, _TOUCHED, _ACTIVE, _WAITING, _UNSEEN, _HELD_BACK = (1 << bit for bit in range(9))
+_STATUS_FROM: Final = 9
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -199,6 +204,7 @@ def encode_account(account: Account) -> tuple[bytes, Rows]:
         | _ACTIVE * (account.enforcement is not None)
         | _WAITING * bool(account.ledger.waiting)
         | _UNSEEN * account.unseen
+        | _HELD_BACK * account.held_back
         | (0 if account.enforcement is None else STATUSES.index(account.enforcement.status)) << _STATUS_FROM
     )
     head = _Head(
@@ -334,6 +340,7 @@ def decode_account(account_id: str, head: bytes, rows: Mapping[bytes, bytes]) ->
     account.changed = bool(state.flags & _CHANGED)
     account.touched = bool(state.flags & _TOUCHED)
     account.unseen = bool(state.flags & _UNSEEN)
+    account.held_back = bool(state.flags & _HELD_BACK)
     account.ledger = _ledger(state.ledger, rows)
     account.enforcement = state.enforcement
     account.own = state.own
@@ -416,8 +423,7 @@ class _EverybodyState(msgspec.Struct, array_like=True):
     versions: list[Policy]
     in_force: list[PoliciesFrom]
     stops: list[Stop]
-    stopped: list[str]
-    recent: dict[Action, list[Instant]]
+    recent: dict[Action, dict[Instant, int]]
     unlimited_until: Instant
 
 
@@ -435,7 +441,6 @@ def encode_everybody(everybody: Everybody) -> bytes:
         everybody.versions,
         everybody.in_force,
         list(everybody.stops.values()),
-        sorted(everybody.stopped),
         everybody.recent,
         everybody.unlimited_until,
     )
@@ -451,7 +456,6 @@ def decode_everybody(data: bytes) -> Everybody:
     everybody.standing, everybody.events = state.standing, state.events
     everybody.versions, everybody.in_force = state.versions, state.in_force
     everybody.stops = {stop.reason: stop for stop in state.stops}
-    everybody.stopped = set(state.stopped)
     everybody.recent = state.recent
     everybody.unlimited_until = state.unlimited_until
     return everybody

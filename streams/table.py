@@ -73,8 +73,8 @@ _INBOX_MOST: Final = 20_000
 _HOLD_BACK_S: Final = 5.0
 #: The longest sleep: clocks are set, and metrics are to be fresh.
 _WAKE_S: Final = 1.0
-#: Views of accounts of which only usage or packages have changed (§2).
-_USAGE_VIEWS_S: Final = 60.0
+#: Views of accounts of which only usage or packages have changed, in one transaction.
+_USAGE_VIEWS_MOST: Final = 1_000
 #: A decision goes by the brokers' clock as a commit has shown it, at most so long ago.
 _MEASURED_WITHIN: Final = 60 * SECOND
 #: What has moved besides records (positions over markers, the clock) is committed as often as this.
@@ -190,7 +190,7 @@ class Table:
         self._moved = asyncio.Event()
         self._committing = asyncio.Lock()
         self._rows: dict[bytes, bytes] = {}
-        self._committed_at = self._usage_viewed_at = time.monotonic()
+        self._committed_at = time.monotonic()
         self._stops: set[str] = set()
 
     @property
@@ -420,7 +420,9 @@ class Table:
 
     def _has_more_to_do(self) -> bool:
         since = time.monotonic() - self._committed_at
-        return self._fence is not None or self.monitor.has_undecided or since > _HEARTBEAT_S
+        if self._fence is not None or since > _HEARTBEAT_S:
+            return True
+        return self.monitor.has_undecided or self.monitor.has_usage_views(self._now())
 
     async def _cycle(self) -> None:
         """One turn: a fence if one is wanted and none stands, a decision if it opens, and a commit."""
@@ -433,6 +435,7 @@ class Table:
                 self.context.say(f"partition {self.partition}: nothing is decided while the brokers are away ({error})")
                 await asyncio.sleep(_WAKE_S)
                 return
+        self._take_usage_views()
         if self._fence is not None and await self._opens(self._fence):
             await self._decide(self._fence)
         else:
@@ -454,8 +457,7 @@ class Table:
 
     def _wants_decision(self) -> bool:
         due = self.monitor.next_due()
-        usage_views_due = time.monotonic() - self._usage_viewed_at > _USAGE_VIEWS_S
-        return self.monitor.has_undecided or usage_views_due or (due is not None and due < self._now())
+        return self.monitor.has_undecided or (due is not None and due < self._now())
 
     async def _set_fence(self) -> None:
         """Ask how far the inputs reach, for a decision as of now. Raises Repartitioned."""
@@ -514,7 +516,6 @@ class Table:
             is_done = not self.monitor.is_deciding
             if is_done:
                 self._fence = None
-                self._take_views(fence.at)
             await self.flush()
             if is_done:
                 return
@@ -522,7 +523,7 @@ class Table:
     def _decide_some(self, at: Instant) -> None:
         try:
             published = self.monitor.decide(at, past=False, evidence=dict(self.next), most=_DECIDE_AT_ONCE)
-            views = self.monitor.take_views(at, usage=False)
+            views = self.monitor.take_views(at)
         except Exception as error:
             self._failure = error
             raise Defect(f"partition {self.partition}, decision of {format_instant(at)}: {error!r}") from error
@@ -534,11 +535,11 @@ class Table:
         if published.commands or published.notices or published.dead_letters:
             self._sent.append(published)
 
-    def _take_views(self, at: Instant) -> None:
-        """Once a minute the accounts of which only usage or packages have changed."""
-        if time.monotonic() - self._usage_viewed_at > _USAGE_VIEWS_S:
-            self._usage_viewed_at = time.monotonic()
-            views = self.monitor.take_views(at, usage=True)
+    def _take_usage_views(self) -> None:
+        """Some of the accounts of which only usage or packages have changed, each once a minute at most."""
+        now = self._now()
+        if self.monitor.has_usage_views(now):
+            views = self.monitor.take_usage_views(now, _USAGE_VIEWS_MOST)
             self._publish(self.context.topics.accounts, [account_message(view) for view in views])
 
     def _publish(self, topic: str, messages: list[Message]) -> None:

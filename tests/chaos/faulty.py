@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 
-from streams import journal
+from streams import journal, partition_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def kill_itself_before_commits(odds: float, calm: Path) -> None:
 
 def _recover_uncommitted() -> None:
     """A recovery takes what was aborted for committed."""
-    journal._READ_COMMITTED = 0  # type: ignore[misc]
+    partition_reader._READ_COMMITTED = 0  # type: ignore[misc]
 
 
 def _fence_nobody() -> None:
