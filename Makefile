@@ -12,7 +12,7 @@ WHEEL_LOCK := deploy/requirements-wheel.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint validate format bench lock lowest clean
+.PHONY: help setup demo test test-slow lint validate observe drill format bench lock lowest clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ lint: $(READY) ## style, format, types and layers
 
 validate: $(READY) ## give every file of deploy/ to the tools that know its kind (promtool, hadolint, kubectl …)
 	$(BIN)/python -m deploy.validate
+
+observe: $(READY) ## broker, workers, Prometheus: each dashboard query with its live value (needs Debian's prometheus)
+	@$(BIN)/python -m tests.operate.observe
+
+drill: $(READY) ## kill a worker, stop the payments, stop the broker, delete in masses: which alert fires, and when
+	@$(BIN)/python -m tests.operate.drill
 
 format: $(READY) ## put the code into the one format, and mend what can be mended
 	$(BIN)/ruff check --fix .

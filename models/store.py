@@ -95,6 +95,15 @@ class AccountStore:
         account = self._open.get(account_id)
         return peek(self._heads[account_id]).due if account is None else account.due
 
+    def seen(self, account_id: str) -> Peek | None:
+        """What can be seen of an account as it was committed, if it was, without decoding it."""
+        head = self._heads.get(account_id)
+        return None if head is None else peek(head)
+
+    def copy_of(self, account_id: str) -> Account:
+        """An account as it was committed, which stays closed: what is done to the copy is done to nothing."""
+        return decode_account(account_id, self._heads[account_id], self._rows.get(account_id, _NO_ROWS))
+
     def active(self) -> Iterable[str]:
         """Ids of the accounts of which anything was ever commanded or told."""
         closed = [account_id for account_id, head in self._heads.items() if peek(head).is_active]
