@@ -24,6 +24,7 @@ from models.instants import SECOND
 from models.monitor import Live, Terms
 from models.policy import BUILT_IN, PolicyError, load_policies
 from models.records import TOPICS
+from streams.brokers import NoAnswer
 from streams.clock import BrokerTime, clock_of
 from streams.faults import Unusable
 from streams.fences import Fences, Repartitioned
@@ -121,13 +122,20 @@ class Worker:
 
     async def _until_topics_are_right(self) -> int:
         """Wait for the brokers, as long as it takes; returns the number of partitions. Raises Unusable."""
-        wait_s, app_id = _WAIT_S, self.settings.app_id
+        wait_s = _WAIT_S
         servers = ",".join(self.settings.brokers or ())
-        while (unanswered := await self._unanswered()) is not None:
-            say(f"waiting for the brokers at {servers}, trying again in {wait_s:g} s ({unanswered})")
+        while True:
+            try:
+                return await self._topics_are_right()
+            except (Unanswered, NoAnswer) as error:  # they may go away again at any step
+                say(f"waiting for the brokers at {servers}, trying again in {wait_s:g} s ({error})")
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _WAIT_MOST_S)
-        problems = await check(self.client, app_id=app_id)
+
+    async def _topics_are_right(self) -> int:
+        """Look at the topics; returns the number of partitions. Raises Unanswered, NoAnswer; Unusable."""
+        async with Watermarks(self.client, timeout_s=_ANSWER_S):
+            problems = await check(self.client, app_id=self.settings.app_id)
         for problem in problems:
             if problem.severity is not Severity.FATAL:
                 say(f"warning: {problem}")
@@ -138,13 +146,6 @@ class Worker:
         async with Watermarks(self.client, timeout_s=_ANSWER_S) as watermarks:
             await watermarks.ends([("bills", 0)])
             return watermarks.partitions_of("bills")
-
-    async def _unanswered(self) -> Unanswered | None:
-        try:
-            async with Watermarks(self.client, timeout_s=_ANSWER_S):
-                return None
-        except Unanswered as error:
-            return error
 
     async def _work(self, partitions: int, stopping: asyncio.Task[Any]) -> int:
         with ExitStack() as stack:
