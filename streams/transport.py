@@ -329,7 +329,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if self._consumer is not None:
             stopping = asyncio.ensure_future(self._consumer.stop())
             await asyncio.wait({stopping}, timeout=_STOP_WITHIN_S)
-            if stopping.done() and (error := stopping.exception()):
+            # What it waits for inside may be cancelled under it: then it has stopped, too.
+            if stopping.done() and not stopping.cancelled() and (error := stopping.exception()):
                 self.log.warning("the consumer did not stop well: %r", error)
 
     def close(self) -> None:
