@@ -146,11 +146,11 @@ class Monitor:
         for account_id, seen in self.accounts.peeks():
             if seen.due is not None:
                 self._due.append((seen.due, account_id))
-            if seen.is_touched:
+            if seen.touched:
                 self._touched[account_id] = None
             if seen.is_waiting:
                 self._waiting.add(account_id)
-            if seen.is_unseen and not seen.is_touched:
+            if seen.unseen and not seen.touched:
                 self._unseen[account_id] = None
         self._due += [(at, EVERYBODY) for at in self.everybody.standing.begins() if at > self.everybody.decided_to]
         heapify(self._due)
