@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 
 from streams import journal, partition_reader
+from streams.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

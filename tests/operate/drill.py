@@ -55,6 +55,10 @@ def _crowd(stage: Stage) -> None:
     stage.feed.crowd = _CROWD
 
 
+def _start_broker(stage: Stage) -> None:
+    stage.kafka.start()
+
+
 DRILLS: Final = (
     Drill("worker", "a worker is killed", "ArrearsWorkerDown", _kill, lambda stage: stage.start("worker-2")),
     Drill("payments", "the payments stop", "ArrearsPaymentsSilent", _stop_payments, _pay_again),
@@ -63,7 +67,7 @@ DRILLS: Final = (
         "the broker is killed",
         "ArrearsNotReady",
         lambda stage: stage.kafka.kill(),
-        lambda stage: stage.kafka.start() and None,
+        _start_broker,
     ),
     Drill(
         "deletes",
