@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV_LOCK := deploy/requirements-dev.lock
 RUN_LOCK := deploy/requirements.lock
+WHEEL_LOCK := deploy/requirements-wheel.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench lock lowest clean
+.PHONY: help setup demo test test-slow lint validate format bench lock lowest clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,9 @@ lint: $(READY) ## style, format, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+validate: $(READY) ## give every file of deploy/ to the tools that know its kind (promtool, hadolint, kubectl …)
+	$(BIN)/python -m deploy.validate
+
 format: $(READY) ## put the code into the one format, and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -60,13 +64,14 @@ bench: $(READY) ## records a second and bytes an account
 
 # No index and no machine is named in a lock: whoever installs from it uses his own.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 lock: ## resolve the dependencies anew into deploy/*.lock (needs uv)
 	@command -v $(UV) >/dev/null || { \
 	  echo "make lock: uv is not there; install it, or say where it is: make lock UV=/path/to/uv" >&2; exit 1; }
-	$(COMPILE) --upgrade --output-file $(RUN_LOCK)
-	$(COMPILE) --upgrade --extra local-kafka --group dev --constraints $(RUN_LOCK) --output-file $(DEV_LOCK)
+	$(COMPILE) --upgrade --output-file $(RUN_LOCK) pyproject.toml
+	$(COMPILE) --upgrade --extra local-kafka --group dev --constraints $(RUN_LOCK) --output-file $(DEV_LOCK) pyproject.toml
+	$(COMPILE) --upgrade --group wheel --constraints $(DEV_LOCK) --output-file $(WHEEL_LOCK)
 
 # In an environment of its own, with the oldest release of each dependency that pyproject.toml allows.
 LOWEST := build/lowest

@@ -61,11 +61,13 @@ class Account:
         "due",
         "enforcement",
         "facts",
+        "held_back",
         "ledger",
         "own",
         "recheck",
         "stopped",
         "touched",
+        "unseen",
         "usable",
         "usage",
     )
@@ -90,8 +92,12 @@ class Account:
         self.recheck = False
         #: Whether an unusable payment stops its suspends and deletes (§3).
         self.stopped = False
+        #: Whether a command of it waits until what stops it is gone (§3).
+        self.held_back = False
         #: Whether records were applied that no decision has seen.
         self.touched = False
+        #: Live: whether it has changed since its last view.
+        self.unseen = False
         #: When it has to be decided on next, if no record comes before.
         self.due: Instant | None = None
 

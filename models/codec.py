@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from models.account import Account, Fact
-from models.enforcement import Action, Deletion, Enforcement
+from models.enforcement import STATUSES, Action, Deletion, Enforcement
 from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
 from models.ledger import Fold, Ledger, Movement, OpenBill, Waiting
@@ -98,6 +98,7 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
     due: Instant | None
     flags: int
     currency: str | None
+    owed: Money
     ledger: _LedgerState
     enforcement: Enforcement | None = None
     own: Standing | None = None
@@ -112,6 +113,8 @@ class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     due: Instant | None
     flags: int
+    currency: str | None
+    owed: Money
 
     @property
     def is_active(self) -> bool:
@@ -128,8 +131,24 @@ class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """Whether a change of a bill waits for its bill."""
         return bool(self.flags & _WAITING)
 
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it has changed since its last view."""
+        return bool(self.flags & _UNSEEN)
 
-_USABLE, _STOPPED, _RECHECK, _CHANGED, _TOUCHED, _ACTIVE, _WAITING = (1 << bit for bit in range(7))
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a command of it waits until what stops it is gone."""
+        return bool(self.flags & _HELD_BACK)
+
+    @property
+    def status(self) -> str:
+        """That of its view."""
+        return STATUSES[self.flags >> _STATUS_FROM]
+
+
+_USABLE, _STOPPED, _RECHECK, _CHANGED, _TOUCHED, _ACTIVE, _WAITING, _UNSEEN, _HELD_BACK = (1 << bit for bit in range(9))
+_STATUS_FROM: Final = 9
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -184,11 +203,15 @@ def encode_account(account: Account) -> tuple[bytes, Rows]:
         | _TOUCHED * account.touched
         | _ACTIVE * (account.enforcement is not None)
         | _WAITING * bool(account.ledger.waiting)
+        | _UNSEEN * account.unseen
+        | _HELD_BACK * account.held_back
+        | (0 if account.enforcement is None else STATUSES.index(account.enforcement.status)) << _STATUS_FROM
     )
     head = _Head(
         account.due,
         flags,
         account.currency,
+        account.ledger.owed,
         _ledger_state(account.ledger, rows),
         account.enforcement,
         account.own,
@@ -316,6 +339,8 @@ def decode_account(account_id: str, head: bytes, rows: Mapping[bytes, bytes]) ->
     account.recheck = bool(state.flags & _RECHECK)
     account.changed = bool(state.flags & _CHANGED)
     account.touched = bool(state.flags & _TOUCHED)
+    account.unseen = bool(state.flags & _UNSEEN)
+    account.held_back = bool(state.flags & _HELD_BACK)
     account.ledger = _ledger(state.ledger, rows)
     account.enforcement = state.enforcement
     account.own = state.own
@@ -398,8 +423,7 @@ class _EverybodyState(msgspec.Struct, array_like=True):
     versions: list[Policy]
     in_force: list[PoliciesFrom]
     stops: list[Stop]
-    stopped: list[str]
-    recent: dict[Action, list[Instant]]
+    recent: dict[Action, dict[Instant, int]]
     unlimited_until: Instant
 
 
@@ -410,14 +434,13 @@ def encode_everybody(everybody: Everybody) -> bytes:
     """What stands for the whole partition."""
     state = _EverybodyState(
         everybody.decided_to,
-        everybody.is_touched,
+        everybody.is_touched or everybody.is_spreading,  # what was begun and not ended begins again
         everybody.history,
         everybody.standing,
         everybody.events,
         everybody.versions,
         everybody.in_force,
         list(everybody.stops.values()),
-        sorted(everybody.stopped),
         everybody.recent,
         everybody.unlimited_until,
     )
@@ -433,7 +456,6 @@ def decode_everybody(data: bytes) -> Everybody:
     everybody.standing, everybody.events = state.standing, state.events
     everybody.versions, everybody.in_force = state.versions, state.in_force
     everybody.stops = {stop.reason: stop for stop in state.stops}
-    everybody.stopped = set(state.stopped)
     everybody.recent = state.recent
     everybody.unlimited_until = state.unlimited_until
     return everybody

@@ -248,6 +248,7 @@ class Decision:
             everybody.guard("delete", live.max_deletes, self.now)
         if self.account.stopped or not everybody.may(action):
             everybody.stopped.add(self.account.account_id)
+            self.account.held_back = True
             return False
         if live is not None:
             everybody.sent(action, self.now)

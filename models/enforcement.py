@@ -55,6 +55,9 @@ TRANSITIONS: Final[dict[tuple[Commanded, Required], Action | None]] = {
     (Commanded.DELETED, Required.END): None,
 }
 
+#: What an account can be (contract §2).
+STATUSES: Final = ("current", "in_arrears", "suspended", "deleted")
+
 #: The clause that each command carries.
 CLAUSES: Final[dict[Action, str]] = {"suspend": "1.1.2", "restore": "1.1.2", "delete": "1.1.3"}
 
@@ -180,6 +183,15 @@ class Enforcement(msgspec.Struct, array_like=True):
         if self.deletion is not None:
             return Commanded.DELETED
         return Commanded.RUN if self.suspension is None else Commanded.SUSPENDED
+
+    @property
+    def status(self) -> str:
+        """The account's: one of `STATUSES`."""
+        if self.deletion is not None:
+            return "deleted"
+        if self.suspension is not None:
+            return "suspended"
+        return "current" if self.episode is None else "in_arrears"
 
     def stop(self, start: Instant, services: tuple[str, ...], command_id: str | None) -> None:
         """Usage of these services from `start` on is a breach."""

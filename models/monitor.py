@@ -7,6 +7,7 @@ has opened; in a replay, at each instant of a record and at each that `next_due`
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from models.account import Account, Horizon
@@ -85,8 +86,11 @@ class Accounts(Protocol):
     def __setitem__(self, account_id: str, account: Account, /) -> None:
         """Put it there."""
 
-    def active(self) -> Iterable[Account]:
-        """Those of which anything was ever commanded or told."""
+    def due_of(self, account_id: str, /) -> Instant | None:
+        """When the account, which is there, has to be decided on next."""
+
+    def active(self) -> Iterable[str]:
+        """Ids of those of which anything was ever commanded or told."""
 
     def peeks(self) -> Iterable[tuple[str, Peek]]:
         """What has to be known of each to take it over."""
@@ -95,9 +99,13 @@ class Accounts(Protocol):
 class AccountsInMemory(dict[str, Account]):
     """All accounts, decoded."""
 
-    def active(self) -> Iterable[Account]:
-        """Those of which anything was ever commanded or told."""
-        return [account for account in self.values() if account.enforcement is not None]
+    def due_of(self, account_id: str) -> Instant | None:
+        """When the account, which is there, has to be decided on next."""
+        return self[account_id].due
+
+    def active(self) -> Iterable[str]:
+        """Ids of those of which anything was ever commanded or told."""
+        return [account_id for account_id, account in self.items() if account.enforcement is not None]
 
     def peeks(self) -> Iterable[tuple[str, Peek]]:
         """There is nothing to take over."""
@@ -119,11 +127,22 @@ class Monitor:
         self._moment = Moment(terms.app_id, self.everybody, terms.live)
         #: Ids of accounts with records that no decision has seen (a dict keeps their order), and those of them that a
         #: fence covers. Ids only: a commit in between closes the accounts.
-        self._touched: dict[str, None] = {}
-        self._sealed: dict[str, None] = {}
+        #: The value: whether what holds for it may have changed besides.
+        self._touched: dict[str, bool] = {}
+        self._sealed: dict[str, bool] = {}
+        self._sealed_for_all = False
+        #: What the decision in progress has chosen and not come to yet, the oldest mark last; whether a change for
+        #: everybody is why.
+        self._chosen: list[tuple[str, bool]] = []
+        #: Live: accounts decided on since their last view; and those of which only usage or packages have changed, with
+        #: the instant of their next.
+        self._decided: dict[str, None] = {}
+        self._unseen: dict[str, Instant] = {}
         self._waiting: set[str] = set()
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
+        #: How many records were refused so far.
+        self.refused = 0
         self._take_over()
 
     def _take_over(self) -> None:
@@ -131,10 +150,15 @@ class Monitor:
         for account_id, seen in self.accounts.peeks():
             if seen.due is not None:
                 self._due.append((seen.due, account_id))
-            if seen.is_touched:
-                self._touched[account_id] = None
+            if seen.is_held_back:  # tried again: what held it back may be gone
+                self.everybody.stopped.add(account_id)
+                self._touched[account_id] = True
+            elif seen.is_touched:
+                self._touched[account_id] = False
             if seen.is_waiting:
                 self._waiting.add(account_id)
+            if seen.is_unseen and not seen.is_touched:
+                self._unseen[account_id] = self.clock
         self._due += [(at, EVERYBODY) for at in self.everybody.standing.begins() if at > self.everybody.decided_to]
         heapify(self._due)
 
@@ -164,6 +188,7 @@ class Monitor:
                 assert isinstance(record, Control)  # the contract's models allow "*" nowhere else
                 self._apply_to_everybody(record)
                 return True
+            is_new = account is None
             if account is None:
                 if isinstance(record, Ack):
                     return True  # of nothing that was ever sent
@@ -172,8 +197,12 @@ class Monitor:
         except Refusal as refusal:
             self.refuse(origin(), refusal)
             return False
-        if type(record) in _MOVES_NOTHING and not account.facts:
+        if self.terms.live is not None:
+            account.unseen = True
+        if type(record) in _MOVES_NOTHING and not account.facts and not (is_new and self.terms.live):
             self.accounts[account_id] = account  # nothing for a decision to see
+            if self.terms.live is not None:
+                self._unseen.setdefault(account_id, self.clock + MINUTE)
         else:
             self._touch(account)
         if not accepted:
@@ -182,11 +211,12 @@ class Monitor:
 
     def _touch(self, account: Account) -> None:
         self.accounts[account.account_id] = account
-        self._touched[account.account_id] = None
+        self._touched.setdefault(account.account_id, False)
         account.touched = True
 
     def refuse(self, source: Source, refusal: Refusal) -> None:
         """A record that cannot be used."""
+        self.refused += 1
         self._dead_letters.append(dead_letter(source, refusal))
 
     def stop(self, reason: str, actions: tuple[Action, ...]) -> None:
@@ -199,11 +229,7 @@ class Monitor:
             self._try_stopped_again()
 
     def _try_stopped_again(self) -> None:
-        for account_id in sorted(self.everybody.stopped):
-            account = self.accounts[account_id]
-            account.changed = True
-            self._touch(account)
-        self.everybody.stopped.clear()
+        self._touched.update(dict.fromkeys(self.everybody.stopped, True))
 
     def take_dead_letters(self) -> list[DeadLetter]:
         """Those since the last decision: they need not wait for one."""
@@ -282,14 +308,22 @@ class Monitor:
 
     def seal(self) -> None:
         """Live, a decision covers the accounts touched before the fence was set up, which is when this is called."""
-        self._sealed.update(self._touched)
+        for account_id, changed in self._touched.items():
+            self._sealed[account_id] = changed or self._sealed.get(account_id, False)
         self._touched = {}
+        everybody = self.everybody
+        if everybody.is_touched:
+            everybody.is_touched, self._sealed_for_all = False, True
+            everybody.is_spreading = self.terms.live is not None
 
-    def decide(self, now: Instant, *, past: bool, evidence: dict[str, int] | None = None) -> Published:
+    def decide(
+        self, now: Instant, *, past: bool, evidence: dict[str, int] | None = None, most: int | None = None
+    ) -> Published:
         """Compare what is required with what was commanded, for the accounts touched since the last time or due by now.
 
         The clock stands at `now`, with `past` just behind it: a mark that falls at `now` fires only then. `evidence` is
-        what has been applied, by topic; commands carry it.
+        what has been applied, by topic; commands carry it. Live, `most` accounts at most are decided on, those with the
+        oldest marks first: while `is_deciding`, the same call goes on with the rest.
         """
         if self.terms.live is None:
             self.seal()
@@ -297,8 +331,13 @@ class Monitor:
         moment.evidence = evidence
         self.clock = self.everybody.decided_to = moment.now = now
         moment.past, moment.history = past, self._horizon.history
-        for account in self._to_decide(now, past=past):
-            self._decide(account, moment)
+        if self.terms.live is None:
+            for account_id, changed in self._choose(now, past=past).items():
+                account = self.accounts[account_id]
+                account.changed |= changed
+                self._decide(account, moment)
+        else:
+            self._decide_some(moment, most)
         if self._waiting:
             self._refuse_waiting()
         if not (moment.commands or moment.notices or self._dead_letters):
@@ -307,13 +346,22 @@ class Monitor:
         moment.commands, moment.notices = [], []
         return published
 
-    def _to_decide(self, now: Instant, *, past: bool) -> Iterable[Account]:
-        chosen = {account_id: self.accounts[account_id] for account_id in self._sealed}
-        self._sealed = {}
+    @property
+    def has_undecided(self) -> bool:
+        """Live: whether records were applied that no decision has seen."""
+        return bool(self._touched or self._sealed or self._chosen or self._sealed_for_all or self.everybody.is_touched)
+
+    @property
+    def is_deciding(self) -> bool:
+        """Whether the decision in progress has not come to the end of the accounts it has chosen."""
+        return bool(self._chosen)
+
+    def _choose(self, now: Instant, *, past: bool) -> dict[str, bool]:
+        """The accounts to decide on; and whether a change for everybody is why."""
+        chosen, self._sealed = self._sealed, {}
+        for_all, self._sealed_for_all = self._sealed_for_all, False
         everybody, due = self.everybody, self._due
-        for_all = everybody.is_touched
-        if everybody.is_touched:
-            everybody.is_touched = False
+        if for_all:
             for at in everybody.standing.begins():
                 if at > now:
                     heappush(due, (at, EVERYBODY))
@@ -322,20 +370,48 @@ class Monitor:
             at, account_id = heappop(due)
             if account_id == EVERYBODY:
                 for_all = True
-            elif (account := self.accounts[account_id]).due == at:
-                chosen[account_id] = account
+            elif self.accounts.due_of(account_id) == at:
+                chosen.setdefault(account_id, False)
         if for_all:
-            for account in self.accounts.active():
-                account.changed = True
-                chosen[account.account_id] = account
-        if self.terms.live is None:
-            return chosen.values()
-        # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
-        covered = [account for account in chosen.values() if account.account_id not in self._touched]
-        return sorted(covered, key=_oldest_mark)
+            chosen.update(dict.fromkeys(self.accounts.active(), True))
+            everybody.is_spreading = self.terms.live is not None
+        return chosen
+
+    def _decide_some(self, moment: Moment, most: int | None) -> None:
+        """Live: the next of the chosen accounts; one at a time stays decoded until the next commit."""
+        if not self._chosen:
+            chosen = self._choose(moment.now, past=moment.past)
+            self._chosen = sorted(chosen.items(), key=self._mark_of, reverse=True)
+        for _ in range(len(self._chosen) if most is None else min(most, len(self._chosen))):
+            account_id, changed = self._chosen.pop()
+            account = self.accounts[account_id]
+            account.changed |= changed
+            # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
+            if account_id not in self._touched:
+                self._decide(account, moment)
+                self._decided[account_id] = None
+        if not self._chosen:
+            self.everybody.is_spreading = False
+
+    def _mark_of(self, item: tuple[str, bool]) -> Instant:
+        due = self.accounts.due_of(item[0])
+        return NEVER if due is None else due
+
+    def overdue(self, now: Instant) -> int:
+        """How many accounts wait for a decision that was due before `now`."""
+        count, due, ahead = len(self._chosen), self._due, [0]
+        while ahead:  # only the part of the heap that is due is looked at
+            place = ahead.pop()
+            if place < len(due) and due[place][0] < now:
+                count += 1
+                ahead += (2 * place + 1, 2 * place + 2)
+        return count
 
     def _decide(self, account: Account, moment: Moment) -> None:
         account.touched = False
+        if account.held_back:
+            account.held_back = False
+            self.everybody.stopped.discard(account.account_id)
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
         if self._is_quiet(account, moment):
@@ -381,15 +457,39 @@ class Monitor:
 
     def views(self, as_of: Instant) -> Iterable[AccountView]:
         """Every account with a usable record, by `account_id`, as it stands at `as_of` (after the decision)."""
+        return self._views(sorted(self.accounts), as_of)
+
+    def take_views(self, as_of: Instant) -> list[AccountView]:
+        """Live: of the accounts decided on since the last time."""
+        chosen, self._decided = self._decided, {}
+        for account_id in chosen:
+            self._unseen.pop(account_id, None)
+        return list(self._views(chosen, as_of))
+
+    def has_usage_views(self, now: Instant) -> bool:
+        """Live: whether a minute has passed since only the usage or the packages of some account changed."""
+        return next(iter(self._unseen.values()), NEVER) <= now
+
+    def take_usage_views(self, as_of: Instant, most: int) -> list[AccountView]:
+        """Live: of so many of those accounts at most. One that waits for a decision has its view after that."""
+        chosen = []
+        for account_id, at in islice(self._unseen.items(), most):
+            if at > as_of:
+                break
+            chosen.append(account_id)
+        for account_id in chosen:
+            del self._unseen[account_id]
+        waiting = self._touched.keys() | self._sealed.keys()
+        return list(self._views((account_id for account_id in chosen if account_id not in waiting), as_of))
+
+    def _views(self, account_ids: Iterable[str], as_of: Instant) -> Iterator[AccountView]:
         moment = self._moment
         moment.now, moment.past = as_of, False
-        for account_id in sorted(self.accounts):
-            if (account := self.accounts[account_id]).usable:
+        for account_id in account_ids:
+            account = self.accounts[account_id]
+            if account.usable:
                 yield account_view(account, moment)
-
-
-def _oldest_mark(account: Account) -> Instant:
-    return NEVER if account.due is None else account.due
+            account.unseen = False
 
 
 _MOVES_NOTHING = frozenset((Usage, Package))

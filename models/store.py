@@ -6,6 +6,7 @@ accounts so take a few hundred bytes each. A replay keeps its accounts in a plai
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from models.codec import decode_account, encode_account, peek
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from models.account import Account
     from models.codec import Peek
+    from models.instants import Instant
 
 #: Accounts with rows stay decoded, as long as there are no more of them than this.
 _KEPT_OPEN: Final = 1000
@@ -25,6 +27,27 @@ _NO_ROWS: Final[dict[bytes, bytes]] = {}
 _SEPARATOR: Final = b"\xff"
 
 
+class Tally:
+    """How many accounts are in which status, what they owe, and how many have a mark or a warning ahead."""
+
+    def __init__(self) -> None:
+        self.accounts: Counter[str] = Counter()
+        #: By status and currency.
+        self.owed: Counter[tuple[str, str]] = Counter()
+        self.pending = 0
+
+    def change(self, before: bytes | None, after: bytes | None) -> None:
+        """An account's head is another now."""
+        for head, sign in ((before, -1), (after, 1)):
+            if head is not None:
+                seen = peek(head)
+                status = seen.status
+                self.accounts[status] += sign
+                self.pending += sign * (seen.due is not None)
+                if seen.owed and seen.currency is not None:
+                    self.owed[status, seen.currency] += sign * seen.owed
+
+
 class AccountStore:
     """A mapping of account id to account, with the bytes behind it."""
 
@@ -33,6 +56,7 @@ class AccountStore:
         self._rows: dict[str, dict[bytes, bytes]] = {}
         self._open: dict[str, Account] = {}
         self._large: dict[str, Account] = {}
+        self.tally = Tally()
 
     def __len__(self) -> int:
         return len(self._heads.keys() | self._open.keys())
@@ -66,11 +90,16 @@ class AccountStore:
     def __setitem__(self, account_id: str, account: Account) -> None:
         self._open[account_id] = account
 
-    def active(self) -> Iterable[Account]:
-        """The accounts of which anything was ever commanded or told."""
-        names = {account_id for account_id, head in self._heads.items() if peek(head).is_active}
-        names |= self._open.keys()
-        return [account for account_id in sorted(names) if (account := self[account_id]).enforcement is not None]
+    def due_of(self, account_id: str) -> Instant | None:
+        """When the account, which is there, has to be decided on next."""
+        account = self._open.get(account_id)
+        return peek(self._heads[account_id]).due if account is None else account.due
+
+    def active(self) -> Iterable[str]:
+        """Ids of the accounts of which anything was ever commanded or told."""
+        closed = [account_id for account_id, head in self._heads.items() if peek(head).is_active]
+        opened = (account_id for account_id, account in self._open.items() if account.enforcement is not None)
+        return sorted({*closed, *opened})
 
     def peeks(self) -> Iterator[tuple[str, Peek]]:
         """What a monitor that takes over has to know of each account, without decoding it."""
@@ -85,6 +114,7 @@ class AccountStore:
             head, rows = encode_account(account)
             key = account_id.encode()
             changes.append((key, head))
+            self.tally.change(self._heads.get(account_id), head)
             self._heads[account_id] = head
             if rows:
                 kept = self._rows.setdefault(account_id, {})
@@ -106,6 +136,7 @@ class AccountStore:
         name, separator, row = key.partition(_SEPARATOR)
         account_id = name.decode()
         if not separator:
+            self.tally.change(self._heads.get(account_id), value)
             if value is None:
                 self._heads.pop(account_id, None)
             else:

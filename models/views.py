@@ -33,7 +33,7 @@ def account_view(account: Account, moment: Moment) -> AccountView:
     unpaid, count = unpaid_bills(account)
     return AccountView(
         account.account_id,
-        _status(enforcement),
+        enforcement.status,
         format_money(tip.balance),
         format_money(ledger.owed),
         format_money(decision.late_fee()),
@@ -53,16 +53,6 @@ def account_view(account: Account, moment: Moment) -> AccountView:
         _policy(account, moment, enforcement).label,
         format_instant(now),
     )
-
-
-def _status(enforcement: Enforcement) -> str:
-    match enforcement.commanded:
-        case Commanded.DELETED:
-            return "deleted"
-        case Commanded.SUSPENDED:
-            return "suspended"
-        case Commanded.RUN:
-            return "current" if enforcement.episode is None else "in_arrears"
 
 
 def _stopped_services(enforcement: Enforcement) -> tuple[str, ...]:

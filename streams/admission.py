@@ -58,7 +58,7 @@ _named: Final = msgspec.json.Decoder(_Named).decode
 
 
 def account_of_unusable(record: Record) -> str | None:
-    """The account of a record that cannot be used: as the value has it, else the key (§3). None: neither can be read."""
+    """The account of a record that cannot be used: by its value, else its key (§3). None: neither can be read."""
     if record.value is not None:
         try:
             account_id = _named(record.value).account_id

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from streams.arguments_kafka import LIVE, WithSettings, settings_of, typed
+from streams.arguments_kafka import LIVE, LOCAL_BROKER, WithSettings, settings_of, typed
 from streams.arguments_live import add_live_commands
 from streams.arguments_tools import add_tools
 
@@ -268,19 +268,51 @@ def sample(
     )
 
 
-@app.command(rich_help_panel=FILES, epilog=_example("arrears demo my-month"))
+@app.command(rich_help_panel=LOCAL_BROKER, epilog=_example("arrears demo --data my-records --seconds 120"))
 def demo(
-    directory: Annotated[
+    data: Annotated[
         str | None,
-        typer.Argument(
-            metavar="DIR", help="Keep the month in this folder; without it nothing is kept.", show_default=False
+        typer.Option(
+            metavar="DIR",
+            envvar="ARREARS_DEMO_DATA",
+            help="Play the records of this folder (bills.jsonl, payments.jsonl …) instead of a sample month.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(metavar="N", min=10, max=3600, envvar="ARREARS_DEMO_SECONDS", help="How long it plays.")
+    ] = 60,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=1,
+            max=65535,
+            envvar="ARREARS_DEMO_PORT",
+            help="The broker's port; without it 9092, or another if that is taken.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="ARREARS_DEMO_KEEP",
+            help="Keep everything in this new folder: records, policy, the workers' logs, the broker's data.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Show it: a month of a small cloud provider, the commands that follow, and one account explained."""
-    from streams.demo import demo as run
+    """Show it, live: a broker, two workers, a month's records within a minute, one worker killed on the way.
 
-    run(directory)
+    In the end the accounts are compared with a replay of the same topics; exit code 1 if they differ. Ctrl-C stops
+    everything.
+    """
+    from streams.local_kafka.extra import needs_the_extra
+
+    with needs_the_extra():
+        from streams.demo import demo as run
+    raise typer.Exit(run(data=data, seconds=seconds, port=port, keep=keep))
 
 
 @policy_app.command(epilog=_example("arrears policy check policies.yaml"))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 #: The heading under which `arrears --help` lists these commands.
 LIVE: Final = "Live, on Kafka"
+LOCAL_BROKER: Final = "A broker on this machine"
 
 #: Where a context keeps what was typed, by the names of the settings, and of the settings file.
 _TYPED: Final = f"{__name__}.typed"
@@ -88,9 +89,9 @@ class Connected(WithSettings):
 
 def _options(names: Iterable[str] | None) -> list[Any]:
     """The options, as typer makes them of the parameters of a function."""
-    from streams.settings import Settings, default_of, is_secret
+    from streams.settings import Settings, default_of
 
-    wanted = [name for name in names or Settings.model_fields if not is_secret(name)]
+    wanted = list(names or Settings.model_fields)
     parameters = [_parameter(_FILE, _settings_file(), ""), *(_parameter(n, _option(n), default_of(n)) for n in wanted)]
 
     def command() -> None: ...
@@ -108,8 +109,9 @@ def _parameter(name: str, option: object, default: str) -> inspect.Parameter:
 
 
 def _option(name: str) -> object:
-    from streams.settings import Settings, default_of, form_of, group_of, option_of, variable_of
+    from streams.settings import Settings, default_of, form_of, group_of, is_secret, option_of, variable_of
 
+    secret = is_secret(name)
     return typer.Option(
         option_of(name),
         metavar=form_of(name),
@@ -117,8 +119,9 @@ def _option(name: str) -> object:
         help=Settings.model_fields[name].description,
         show_default=bool(default_of(name)),
         rich_help_panel=group_of(name),
+        hidden=secret,
         expose_value=False,
-        callback=_remember,
+        callback=_refuse if secret else _remember,
     )
 
 
@@ -139,6 +142,19 @@ def _settings_file() -> object:
 
 def _remember(ctx: typer.Context, param: typer.CallbackParam, value: str | None) -> None:
     """Note what was typed; what comes from the environment is found there again."""
-    source = ctx.get_parameter_source(str(param.name))
-    if source is not None and source.name == "COMMANDLINE":
+    if _is_typed(ctx, param):
         ctx.meta.setdefault(_TYPED, {})[param.name] = value
+
+
+def _refuse(ctx: typer.Context, param: typer.CallbackParam, value: str | None) -> None:  # noqa: ARG001  # typer's own
+    """Who types a secret has not seen what it is called elsewhere: it is told."""
+    if _is_typed(ctx, param):
+        raise Unusable(
+            f"{param.opts[0]} would show it to everybody on this machine: "
+            f"set {param.envvar}, or {param.name} in the settings file"
+        )
+
+
+def _is_typed(ctx: typer.Context, param: typer.CallbackParam) -> bool:
+    source = ctx.get_parameter_source(str(param.name))
+    return source is not None and source.name == "COMMANDLINE"

@@ -12,9 +12,7 @@ from typing import Annotated
 
 import typer
 
-from streams.arguments_kafka import LIVE, Connected, WithSettings, settings_of
-
-LOCAL_BROKER = "A broker on this machine"
+from streams.arguments_kafka import LIVE, LOCAL_BROKER, Connected, WithSettings, settings_of
 
 
 def _example(command: str) -> str:

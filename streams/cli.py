@@ -16,7 +16,7 @@ from streams.faults import Declined, NobodyReads, Unusable
 from streams.signals import end_on_signals
 
 OK, BUG, FAULT = 0, 1, 2
-DECLINED, STOPPED = 1, 130
+DECLINED = 1
 
 #: The words that messages name a command by; what else was typed is data. A group's own words stand beside it.
 _GROUPS = {"policy": ("check", "apply", "show"), "topics": ("create", "check"), "kafka": ("start", "stop", "status")}
@@ -83,9 +83,6 @@ def _failed(name: str, error: BaseException) -> int:
             return OK  # who read has what he wanted
         case SystemExit(code=int(left)):
             return left
-        case KeyboardInterrupt():  # where signals are left to a command
-            code = STOPPED
-            told = "stopped before the end"
         case OSError():
             what = "standard output" if error.filename is None else error.filename
             told = f"{what} cannot be used ({error.strerror}): make room or set its permissions, or choose another"

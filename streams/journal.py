@@ -29,6 +29,7 @@ from aiokafka.errors import KafkaError, ProducerFenced  # type: ignore[import-un
 from models.codec import VERSION, NewerState
 from streams.fetched import OffsetGone
 from streams.partition_reader import read_partition
+from streams.topic_design import OUTPUT_BYTES
 from streams.watermarks import Unanswered, Watermarks
 
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
 #: The key of the positions. No account has it: theirs are UTF-8, which knows no such byte.
 CHECKPOINT: Final = b"\xff@checkpoint"
 
-#: Bytes of a batch, and of the largest record: a broker takes 1,048,588 (`message.max.bytes`) unless told otherwise.
-MAX_RECORD_BYTES: Final = 900_000
+#: Bytes of a batch of several records: what every broker takes unless told otherwise (`message.max.bytes`).
+_BATCH_BYTES: Final = 900_000
+#: Of the largest record, which is a batch of its own. The topics that a journal writes take so much (`topic_design`).
+MAX_RECORD_BYTES: Final = OUTPUT_BYTES - 100_000
 
 #: How long `stop` lets a running commit end, then the producer, then its connections, each.
 _STOP_WITHIN_S: Final = 2.0
@@ -112,7 +115,7 @@ class Journal:
             transactional_id=self.transactional_id,
             transaction_timeout_ms=milliseconds,
             request_timeout_ms=milliseconds,
-            max_batch_size=MAX_RECORD_BYTES,
+            max_batch_size=_BATCH_BYTES,
             **self._client,
         )
         try:
@@ -187,10 +190,11 @@ class Journal:
         state: Iterable[tuple[bytes, bytes | None]],
         outputs: Mapping[str, Iterable[Message]],
         positions: Mapping[str, int],
-    ) -> None:
+    ) -> int:
         """Write changed records of the state, messages by topic, and the next offset of each input: all, or nothing.
 
-        One after the other: a second call waits. Raises TooLarge, with nothing sent; and Lost, Fenced.
+        Returns when the state was appended, in milliseconds since 1970, by the brokers' clock if its topic has append
+        times. One after the other: a second call waits. Raises TooLarge, with nothing sent; and Lost, Fenced.
         """
         async with self._committing:
             producer = self._producer
@@ -205,7 +209,7 @@ class Journal:
             batches.append(_batches(producer, self.state_topic, ((key, value, _NO_HEADERS) for key, value in changes)))
             try:
                 async with asyncio.timeout(self._timeout_s) as self._deadline:
-                    await self._transact(producer, batches)
+                    return await self._transact(producer, batches)
             except Exception as error:  # an AssertionError, too: aiokafka's word for a producer that is dead
                 self._failure = error
                 raise self._lost(error, "did not commit") from error
@@ -215,7 +219,7 @@ class Journal:
             finally:
                 self._deadline = None
 
-    async def _transact(self, producer: Any, batches: list[list[_Batch]]) -> None:
+    async def _transact(self, producer: Any, batches: list[list[_Batch]]) -> int:
         await producer.begin_transaction()
         deliveries = []
         # A topic takes its next batch when the one before has gone: side by side they share their requests.
@@ -223,8 +227,10 @@ class Journal:
             delivery = await producer.send_batch(batch, topic, partition=self.partition)
             delivery.add_done_callback(_retrieve)
             deliveries.append(delivery)
-        await asyncio.gather(*deliveries)
+        delivered = await asyncio.gather(*deliveries)
         await producer.commit_transaction()
+        appended: int = max(record.timestamp for record in delivered if record.topic == self.state_topic)
+        return appended
 
     def _lost(self, error: BaseException | None, what: str) -> Lost:
         kind = Fenced if isinstance(error, ProducerFenced) else Lost

@@ -114,7 +114,7 @@ def _show(loaded: Loaded, settings: Settings) -> None:
     Screen(stderr=True).print(_table(loaded))
     history = settings.history
     now = time.time_ns() // 1000
-    if loaded.first is not None and 0 < loaded.first < now - history:
+    if loaded.first is not None and loaded.first < now - history:
         first, horizon = loaded.first // SECOND * SECOND, (now - history) // SECOND * SECOND
         say(
             f"They reach back to {when(first)}: a worker that has read its topics to their end refuses those from "

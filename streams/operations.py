@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 #: Exit codes (§4).
 OK: Final = 0
 FOUND: Final = 1
+STOPPED: Final = 130
 
 #: Where Kafka is looked for if nothing else is said.
 PORT: Final = 9092
@@ -228,6 +229,7 @@ def _problems_shown(problems: Iterable[Problem]) -> Iterator[RenderableType]:
             severity = problem.severity.value
             table.add_row(Text(severity, styles[severity]), problem.topic, problem.told, problem.mend)
         yield table
+        yield "With | cat behind it each is one line, and what mends it can be copied."
 
 
 # Settings and worker --------------------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ def show_settings(settings: Settings, *, as_json: bool) -> None:
 
 def _setting_line(row: Row) -> str:
     ways = f"{row.option}, {row.variable}" if row.option else row.variable
-    return f"{row.name} = {printable(row.value)} ({row.origin}; {ways}): {row.help}"
+    return f"{row.name} = {printable(row.value) or '-'} ({row.origin}; {ways}): {row.help}"
 
 
 def _settings_table(rows: Iterable[Row]) -> Table:
@@ -262,8 +264,13 @@ def _settings_table(rows: Iterable[Row]) -> Table:
 def run_worker(settings: Settings) -> int:
     """`arrears worker`. Returns the exit code."""
     from streams.kafka_client import kafka_client_options
-    from streams.worker import run
 
     kafka_client_options(settings)  # no brokers, no certificate, no password: told before anything else is done
+    from streams.worker import run
+
     leave_signals()
-    return run(settings)
+    try:
+        return run(settings)
+    except KeyboardInterrupt:  # it has no handlers of its own yet, or no longer
+        say("arrears worker: stopped before the end")
+        return STOPPED

@@ -43,7 +43,7 @@ def _duration(value: object) -> Duration:
 
 
 def _number(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15:
         return value
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value.strip()):
         return int(value)
@@ -185,7 +185,7 @@ def _kind(value: object) -> str:
 
 
 def _got(value: object) -> str:
-    return shown(value) if isinstance(value, str) else _kind(value)
+    return shown(value) if isinstance(value, str) or type(value) is int else _kind(value)
 
 
 # None stands for "not set", which nobody writes.

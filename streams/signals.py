@@ -41,7 +41,7 @@ def leave_signals() -> None:
     """Give them back, as Python has them: for a worker, which stops in order when it is told to.
 
     Until it has set handlers of its own a SIGTERM ends the process at once, as a kill -9 would: nothing is lost by
-    that. Ctrl-C is a KeyboardInterrupt till then, a closed terminal ends it.
+    that. Ctrl-C is a KeyboardInterrupt till then. A closed terminal (SIGHUP) ends it at once if it sets no handler.
     """
     for number in _not_ignored():
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

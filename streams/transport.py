@@ -345,6 +345,7 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._released: set[Partition] = set()
+        self._paused: set[Partition] = set()
         self._assignments = 0
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -370,6 +371,14 @@ class Consumer(driver.Consumer):
         """
         self._released -= set(partitions)
 
+    def pause(self, partition: Partition) -> None:
+        """Hand out nothing of this partition for now: what is fetched of it waits, and no more is fetched."""
+        self._paused.add(partition)
+
+    def go_on(self, partition: Partition) -> None:
+        """Hand it out again."""
+        self._paused.discard(partition)
+
     # -- what Faust asks for ----------------------------------------------------------------------------------------
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -385,6 +394,7 @@ class Consumer(driver.Consumer):
 
     def _silence(self) -> None:
         self._released.clear()
+        self._paused.clear()
         self._assignments += 1
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
@@ -414,7 +424,7 @@ class Consumer(driver.Consumer):
             while not (self.should_stop or fetcher.should_stop):
                 if self.flow_active:
                     # A new set: aiokafka and Faust change theirs.
-                    wanted = self._released & self._get_active_partitions()
+                    wanted = (self._released - self._paused) & self._get_active_partitions()
                     for found in await self._thread.poll(wanted, _POLL_S):
                         if (found.topic, found.partition) in self._released:  # not held meanwhile
                             await self._hand_out(found)

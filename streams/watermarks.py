@@ -127,6 +127,10 @@ class Watermarks:
         except KafkaError as refused:
             raise Unanswered(f"the brokers refuse: {refused!r}") from refused
 
+    def partitions_of(self, topic: str) -> int:
+        """How many partitions a topic has, as of the last metadata; 0 if it is not known."""
+        return len(self._client.cluster.partitions_for_topic(topic) or ())
+
     async def leader(self, partition: Partition) -> int:
         """The broker to ask, inside a question."""
         topic, number = partition

@@ -28,6 +28,7 @@ TOP_LEVEL = {
     "Makefile",
     "README.md",
     "deploy",
+    "docker-compose.yml",
     "models",
     "pyproject.toml",
     "streams",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from models.contract import EVERYONE
-from models.instants import Instant, format_instant
+from models.instants import FIRST_INSTANT, Instant, format_instant
 from streams.brokers import Complaints, in_one_line, look_at, one_number
 from streams.faults import Unusable
 from streams.files import FILE_TOPICS
@@ -297,8 +297,9 @@ class _Load:
                 self.loaded.there[topic] += 1
                 continue
             outgoing.append(tuple.__new__(Outgoing, (topic, at, key, value, (file, number))))
-        if chunk:
-            self.loaded.first = chunk[0].at if self.loaded.first is None else self.loaded.first
+        if chunk and chunk[-1].at > FIRST_INSTANT:
+            if self.loaded.first is None:
+                self.loaded.first = next(line.at for line in chunk if line.at > FIRST_INSTANT)
             self.loaded.last = chunk[-1].at
         return reached, outgoing
 

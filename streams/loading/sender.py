@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError, KafkaTimeoutError  # type: ignore[import-untyped]
 
 from streams.brokers import address, in_one_line, one_line
 from streams.faults import Unusable
@@ -113,11 +113,18 @@ class Sender:
         made, too_large = await self._batches(records)
         batches: list[tuple[Partition, int, asyncio.Future[Any]]] = []
         for partition, batch in made:
-            sending = asyncio.ensure_future(self._producer.send_batch(batch, partition[0], partition=partition[1]))
-            delivered = await self._patiently(sending)
+            delivered = await self._patiently(asyncio.ensure_future(self._queue(batch, partition)))
             delivered.add_done_callback(_retrieve)
             batches.append((partition, batch.record_count(), delivered))
         return Delivery(batches, too_large)
+
+    async def _queue(self, batch: Any, partition: Partition) -> Any:
+        topic, number = partition
+        while True:
+            try:
+                return await self._producer.send_batch(batch, topic, partition=number)
+            except KafkaTimeoutError:  # the one before has not gone yet: the brokers are away
+                continue
 
     async def _batches(self, records: Sequence[Outgoing]) -> tuple[list[tuple[Partition, Any]], list[Outgoing]]:
         now = int(time.time() * 1000)

@@ -45,6 +45,8 @@ class Policy:
     late_fee_required: bool
     suspension_ahead: tuple[int, ...]
     deletion_ahead: tuple[int, ...]
+    lateness_suspend: int  # §3: a replay knows none
+    lateness_delete: int
 
     @property
     def label(self) -> str:
@@ -109,8 +111,7 @@ def parse_policy(value: Any, *, yaml_texts: bool) -> Policy:
     merged = {**built_in, **given}
     merged["lateness"] = {**built_in["lateness"], **lateness}
     merged["notices"] = {**built_in["notices"], **notices}
-    for name in ("suspend", "delete"):
-        duration(merged["lateness"][name])
+    lateness_suspend, lateness_delete = (duration(merged["lateness"][name]) for name in ("suspend", "delete"))
     suspend_after, delete_after = duration(merged["suspend_after"]), duration(merged["delete_after"])
     clock = one_of(merged["delete_clock"], "arrears", "suspension")
     longest_suspension = delete_after - suspend_after if clock == "arrears" else delete_after
@@ -138,6 +139,8 @@ def parse_policy(value: Any, *, yaml_texts: bool) -> Policy:
         late_fee_required=required,
         suspension_ahead=durations(merged["notices"]["suspension_ahead"]),
         deletion_ahead=durations(merged["notices"]["deletion_ahead"]),
+        lateness_suspend=lateness_suspend,
+        lateness_delete=lateness_delete,
     )
     refuse_unusable(policy, longest_suspension)
     return policy

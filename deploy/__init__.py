@@ -1,0 +1,1 @@
+"""How the monitor is run: images, manifests, dashboards, alerts, and the programs that make some of them."""

@@ -1,0 +1,671 @@
+"""The arrears table of one partition: a monitor, its journal, and the loop that fences, decides and commits.
+
+Laws of this file:
+
+- What is applied, how far the inputs were read and what is published are committed together, or not at all. After a
+  commit that failed the table is of no more use: another is recovered.
+- `apply` sends nothing. A decision follows a fence: the ends of all inputs are asked for after its instant, and all of
+  them are applied when it is made. Records behind those ends are held back for a while, so that the accounts they
+  belong to are decided on, however busy.
+- Batches are applied without a hole. What was applied before is dropped, what lies behind a hole is asked for again.
+- An error in the domain ends the table without a commit: no record is ever skipped.
+- Whatever the clock says, decisions never go back in time, and never more than the allowed skew ahead of the brokers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from models.codec import VERSION, NewerState, decode_everybody, encode_everybody
+from models.everybody import EVERYBODY, Everybody
+from models.instants import FIRST_INSTANT, SECOND, Duration, Instant, format_instant, parse_instant
+from models.monitor import Monitor
+from models.records import TOPICS, Control
+from models.refusal import Refusal
+from models.store import AccountStore
+from streams.admission import account_of_unusable, admit, check_partition, source_of
+from streams.clock import steady_now
+from streams.faults import Unusable
+from streams.fetched import OffsetGone
+from streams.journal import Journal, Message
+from streams.messages import Envelope, account_message, dead_letter_message
+from streams.payments_watch import Heard, PaymentsWatch
+from streams.watermarks import Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from models.enforcement import Action
+    from models.monitor import Published, Terms
+    from models.outputs import Command
+    from models.policy import Policies
+    from streams.clock import BrokerTime
+    from streams.fences import Fences
+    from streams.fetched import Partition, Record
+    from streams.metrics import Metrics
+    from streams.partitioner import Partition as PartitionOf
+    from streams.topic_design import AppTopics
+    from streams.transport import Consumer, RecordBatch
+    from streams.watermarks import Ends
+
+#: Rows of the state that are no account's: theirs are UTF-8, which knows no such byte.
+EVERYBODY_KEY: Final = b"\xff@everybody"
+PARTITION_KEY: Final = b"\xff@partition"
+
+#: What stops while payments or the clock cannot be trusted.
+_STOPPED: Final[tuple[Action, ...]] = ("suspend", "delete")
+
+#: Accounts decided on without letting anybody else in; and in one transaction.
+_DECIDE_AT_ONCE: Final = 200
+_DECIDE_MOST: Final = 5_000
+#: Records applied without letting anybody else in.
+_APPLY_AT_ONCE: Final = 4_000
+#: Records that may lie in the inbox before no more are asked for.
+_INBOX_MOST: Final = 20_000
+#: How long records behind a fence are held back for it.
+_HOLD_BACK_S: Final = 5.0
+#: The longest sleep: clocks are set, and metrics are to be fresh.
+_WAKE_S: Final = 1.0
+#: Views of accounts of which only usage or packages have changed, in one transaction.
+_USAGE_VIEWS_MOST: Final = 1_000
+#: A decision goes by the brokers' clock as a commit has shown it, at most so long ago.
+_MEASURED_WITHIN: Final = 60 * SECOND
+#: What has moved besides records (positions over markers, the clock) is committed as often as this.
+_HEARTBEAT_S: Final = 10.0
+
+_LEDGER_TOPICS: Final = frozenset(("bills", "payments", "packages", "controls"))
+
+
+class Kept(msgspec.Struct, array_like=True):
+    """What a partition keeps besides its accounts, written with every commit (§2, §3)."""
+
+    #: Of every topic; another number is refused.
+    partitions: int
+    payments: PaymentsWatch
+    #: The latest instant of a record of each input.
+    watermarks: dict[str, Instant] = {}
+    #: Every record up to here was in when it was decided so.
+    complete: Instant = FIRST_INSTANT
+
+
+def encode_kept(kept: Kept) -> bytes:
+    """Its row of the state."""
+    return bytes((VERSION,)) + msgspec.msgpack.encode(kept)
+
+
+def decode_kept(value: bytes) -> Kept:
+    """What `encode_kept` wrote. Raises NewerState."""
+    if value[0] > VERSION:
+        raise NewerState(value[0])
+    return msgspec.msgpack.decode(value[1:], type=Kept)
+
+
+class OtherPartitions(Exception):
+    """The state was made with another number of partitions: every account would be elsewhere (§2)."""
+
+    def __init__(self, kept: int, found: int) -> None:
+        super().__init__(
+            f"the state was made with {kept} partitions and the inputs have {found}: an account would be served in two"
+            f" places. Give the topics {kept} partitions again, or begin a new app id and replay (see OPERATIONS)"
+        )
+
+
+class Defect(Exception):
+    """The domain failed on a record or a decision: the partition stops, with nothing committed of it."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all tables of a worker share."""
+
+    app_id: str
+    client: Mapping[str, Any]
+    topics: AppTopics
+    partitions: int
+    partition_of: PartitionOf
+    policies: Policies
+    terms: Terms
+    clock: Callable[[], Instant]
+    broker_time: BrokerTime
+    fences: Fences
+    metrics: Metrics
+    max_clock_skew: Duration
+    payments_silence: Duration | None
+    commit_interval_s: float
+    commit_records: int
+    transaction_timeout_s: float
+    #: When a bill and a payment were heard of last on partitions other than this one.
+    heard_elsewhere: Callable[[int], Heard]
+    #: Where batches come from, to be paused and to go on.
+    consumer: Callable[[], Consumer]
+    say: Callable[[str], None]
+
+
+class Fence(NamedTuple):
+    """A decision for the instant `at` may be made once everything below `ends` is applied."""
+
+    at: Instant
+    ends: dict[str, int]
+    #: An open transaction of somebody lies below one of them.
+    is_blocked: bool
+    #: Until when (steady, seconds) records behind it are held back.
+    hold_until: float
+
+
+class Table:
+    """One partition's. `start`, then `run` until it fails or is cancelled, then `stop`."""
+
+    def __init__(self, context: Context, partition: int) -> None:
+        self.context = context
+        self.partition = partition
+        self.journal = Journal(
+            context.client,
+            context.app_id,
+            partition,
+            state_topic=context.topics.state,
+            timeout_s=context.transaction_timeout_s,
+        )
+        self.store = AccountStore()
+        #: The next offset of each input, applied and committed.
+        self.next: dict[str, int] = {}
+        self.durable: dict[str, int] = {}
+        self.ends: dict[str, int] = {}
+        self.metrics = context.metrics.partition(partition)
+        self._envelope = Envelope(context.app_id)
+        self._inbox: dict[str, deque[RecordBatch]] = {topic: deque() for topic in TOPICS}
+        self._paused: set[str] = set()
+        self._fence: Fence | None = None
+        self._outputs: dict[str, list[Message]] = {}
+        self._sent: list[Published] = []
+        self._pending = 0
+        self._failure: BaseException | None = None
+        self._work = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._committing = asyncio.Lock()
+        self._rows: dict[bytes, bytes] = {}
+        self._committed_at = time.monotonic()
+        self._stops: set[str] = set()
+
+    @property
+    def inputs(self) -> list[Partition]:
+        """The input partitions it reads."""
+        return [(topic, self.partition) for topic in TOPICS]
+
+    # -- taking over ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Fence off the owner before, recover what was committed, and commit that this one owns it.
+
+        Raises Lost, NewerState, OtherPartitions, OffsetGone, Unusable (a policy that was changed), Unanswered.
+        """
+        context, began = self.context, time.monotonic()
+        self.metrics.recovering = True
+        await self.journal.start()
+        self.next = await self.journal.recover(self._recover)
+        everybody_row, kept_row = self._rows.get(EVERYBODY_KEY), self._rows.get(PARTITION_KEY)
+        everybody = (
+            Everybody(context.policies, context.terms.history)
+            if everybody_row is None
+            else decode_everybody(everybody_row)
+        )
+        try:
+            everybody.start_with(context.policies)
+        except ValueError as error:
+            raise Unusable(f"--policy: {error}: give it a new version") from None
+        everybody.history = max(everybody.history, context.terms.history)
+        self.kept = (
+            Kept(context.partitions, PaymentsWatch(context.clock())) if kept_row is None else decode_kept(kept_row)
+        )
+        if self.kept.partitions != context.partitions:
+            raise OtherPartitions(self.kept.partitions, context.partitions)
+        await self._place_inputs()
+        self.durable = dict(self.next)
+        self._stops = set(everybody.stops)
+        self.monitor = Monitor(everybody, context.terms, self.store)
+        self.monitor.remember_from(self.kept.complete)
+        self.metrics.recovering = False
+        context.metrics.recovery_seconds.observe(time.monotonic() - began)
+        context.metrics.recovered_accounts.inc(len(self.store))
+        await self._commit(force=True)  # which shows the brokers' clock, too
+        self._work.set()
+
+    def _recover(self, key: bytes, value: bytes | None) -> None:
+        if key in (EVERYBODY_KEY, PARTITION_KEY):
+            assert value is not None, "these rows are never removed"
+            self._rows[key] = value
+        else:
+            self.store.recover(key, value)
+
+    async def _place_inputs(self) -> None:
+        """Where to read on; an input that was never read is read from its first record, which has to be there."""
+        earliest = await self.context.fences.earliest(self.inputs)
+        ends = await self.context.fences.ends(self.inputs)
+        for (topic, partition), first in earliest.items():
+            wanted = self.next.get(topic, 0 if topic in _LEDGER_TOPICS else first)
+            end = ends[topic, partition].high
+            if not first <= wanted <= end:
+                raise OffsetGone((topic, partition), wanted, first, end)
+            self.next[topic] = wanted
+
+    # -- records ----------------------------------------------------------------------------------------------------
+
+    def take(self, batch: RecordBatch) -> bool:
+        """Apply a batch, or keep it until it may be applied. False if records before it are missing."""
+        inbox = self._inbox[batch.topic]
+        expected = inbox[-1].next if inbox else self.next[batch.topic]
+        if batch.start > expected:
+            return False
+        if batch.next > expected:
+            inbox.append(batch)
+            self._drain()
+            if batch.topic not in self._paused and sum(len(one.records) for one in inbox) > _INBOX_MOST:
+                self._paused.add(batch.topic)
+                self.context.consumer().pause((batch.topic, self.partition))
+        return True
+
+    def expected(self, topic: str) -> int:
+        """The next offset that is to be taken."""
+        inbox = self._inbox[topic]
+        return inbox[-1].next if inbox else self.next[topic]
+
+    def unpause(self) -> None:
+        """A rebalance has ended all pauses."""
+        self._paused.clear()
+
+    def _drain(self) -> bool:
+        """Apply what lies in the inbox, as far as the fence and the size of a transaction let; whether anything was."""
+        if self._failure is not None:
+            return False
+        room, moved = _APPLY_AT_ONCE, False
+        try:
+            for topic, inbox in self._inbox.items():
+                while inbox and room > 0 and self._pending < self.context.commit_records:
+                    limit = self._limit(topic)
+                    if limit is not None and inbox[0].start >= limit and self.next[topic] >= limit:
+                        break
+                    room -= self._apply_batch(inbox[0], limit)
+                    moved = True
+                    if self.next[topic] >= inbox[0].next:
+                        inbox.popleft()
+                if topic in self._paused and not inbox:
+                    self._paused.discard(topic)
+                    self.context.consumer().go_on((topic, self.partition))
+        except Exception as error:  # noqa: BLE001  # half applied: nothing more of this table may be committed
+            self._failure = error
+            moved = True
+        if moved:
+            self._moved.set()
+            self._work.set()
+        return moved
+
+    def _limit(self, topic: str) -> int | None:
+        """The end behind which records are held back, while a fence waits for other inputs."""
+        fence = self._fence
+        if fence is None or time.monotonic() > fence.hold_until:
+            return None
+        return fence.ends[topic]
+
+    def _apply_batch(self, batch: RecordBatch, limit: int | None) -> int:
+        """Apply the records of a batch from where the table stands up to the limit; returns how many."""
+        topic = batch.topic
+        start, end = self.next[topic], batch.next if limit is None else min(batch.next, limit)
+        records = batch.records
+        if start > batch.start or end < batch.next:
+            records = [record for record in records if start <= record.offset < end]
+        if records:
+            self._apply(topic, records)
+        self.next[topic] = end
+        return len(records)
+
+    def _apply(self, topic: str, records: Sequence[Record]) -> None:
+        context, monitor, payments = self.context, self.monitor, self.kept.payments
+        now = monitor.clock = max(monitor.everybody.decided_to, self._capped(context.clock()))
+        here = (topic, self.partition)
+        latest = self.kept.watermarks.get(topic, FIRST_INSTANT)
+        refused_before, waiting, store = monitor.refused, 0, self.store
+        record = records[0]
+        try:
+            for record in records:
+                refused = monitor.refused
+                try:
+                    admitted = admit(topic, record)  # type: ignore[arg-type]  # a topic of ours
+                    if admitted.account_id not in store:
+                        check_partition(admitted.account_id, self.partition, context.partition_of)
+                except Refusal as refusal:
+                    monitor.refuse(source_of(here, record), refusal)
+                    admitted = None
+                if admitted is not None:
+                    if monitor.apply(admitted, lambda record=record: source_of(here, record)):  # type: ignore[misc]
+                        latest = max(latest, admitted.at)
+                        if topic == "bills":
+                            payments.bill(now)
+                        elif type(admitted) is Control and admitted.kind == "resume":
+                            self._resumed(admitted, now)
+                    elif monitor.refused == refused:
+                        waiting += 1
+                if topic == "payments":
+                    payments.payment(now, usable=monitor.refused == refused)
+                    if monitor.refused != refused:
+                        self._unusable_payment(record)
+        except Exception as error:
+            raise Defect(f"{topic} partition {self.partition} offset {record.offset}: {error!r}") from error
+        self.kept.watermarks[topic] = latest
+        self._pending += len(records)
+        self._count(topic, records, monitor.refused - refused_before, waiting, now)
+
+    def _resumed(self, control: Control, now: Instant) -> None:
+        if control.account_id == EVERYBODY:
+            self.kept.payments.resume(now)
+            self._stops.clear()
+
+    def _unusable_payment(self, record: Record) -> None:
+        """§3: whoever may have paid is not suspended for it."""
+        account_id = account_of_unusable(record)
+        if account_id is None or self.context.partition_of(account_id.encode()) != self.partition:
+            # Nobody's, or somebody's who is served elsewhere: it cannot be said whom it would save.
+            self.monitor.stop("unusable_payments", _STOPPED)
+        else:
+            self.monitor.stop_account(account_id)
+            if self.kept.payments.too_many_unusable(self.monitor.clock):
+                self.monitor.stop("unusable_payments", _STOPPED)
+
+    def _count(self, topic: str, records: Sequence[Record], refused: int, waiting: int, now: Instant) -> None:
+        metrics = self.context.metrics
+        metrics.records.labels(topic, "accepted").inc(len(records) - refused - waiting)
+        if refused:
+            metrics.records.labels(topic, "refused").inc(refused)
+        if waiting:
+            metrics.records.labels(topic, "waiting").inc(waiting)
+        metrics.record_age.labels(topic, "recorded").observe(max(0.0, now / 1e6 - records[0].timestamp / 1e3))
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Fence, decide, commit, until it fails; the error is raised."""
+        while True:
+            await self._until_work()
+            await self._gather()
+            await self._cycle()
+
+    async def _until_work(self) -> None:
+        while not self._work.is_set():
+            timeout = _WAKE_S
+            due = self.monitor.next_due()
+            if due is not None:
+                timeout = min(timeout, max(0.0, (due + 1 - self._now()) / SECOND))
+            woken = await _within(self._work, timeout)
+            if not woken:
+                self._tell_metrics()
+                if (due is not None and due < self._now()) or self._has_more_to_do():
+                    return
+
+    async def _gather(self) -> None:
+        """Apply records for one transaction, until it is time for it."""
+        while self._failure is None and self._pending < self.context.commit_records:
+            if self._drain():
+                await asyncio.sleep(0)
+                continue
+            left = self._committed_at + self.context.commit_interval_s - time.monotonic()
+            if left <= 0:
+                return
+            self._moved.clear()
+            await _within(self._moved, left)
+
+    def _has_more_to_do(self) -> bool:
+        since = time.monotonic() - self._committed_at
+        if self._fence is not None or since > _HEARTBEAT_S:
+            return True
+        return self.monitor.has_undecided or self.monitor.has_usage_views(self._now())
+
+    async def _cycle(self) -> None:
+        """One turn: a fence if one is wanted and none stands, a decision if it opens, and a commit."""
+        self._check_failure()
+        self._work.clear()
+        if self._fence is None and self._wants_decision():
+            try:
+                await self._set_fence()
+            except Unanswered as error:
+                self.context.say(f"partition {self.partition}: nothing is decided while the brokers are away ({error})")
+                await asyncio.sleep(_WAKE_S)
+                return
+        self._take_usage_views()
+        if self._fence is not None and await self._opens(self._fence):
+            await self._decide(self._fence)
+        else:
+            await self.flush()
+        if any(self._inbox.values()):
+            self._work.set()
+
+    def _check_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _now(self) -> Instant:
+        """The instant of a decision: never before the last, nor far ahead of the brokers."""
+        return max(self.monitor.everybody.decided_to, self._capped(self.context.clock()))
+
+    def _capped(self, now: Instant) -> Instant:
+        latest = self.context.broker_time.latest()
+        return now if latest is None else min(now, latest + self.context.max_clock_skew)
+
+    def _wants_decision(self) -> bool:
+        due = self.monitor.next_due()
+        return self.monitor.has_undecided or (due is not None and due < self._now())
+
+    async def _set_fence(self) -> None:
+        """Ask how far the inputs reach, for a decision as of now. Raises Repartitioned."""
+        age = self.context.broker_time.age
+        if age is None or age > _MEASURED_WITHIN:
+            await self._commit(force=True)
+        now = self._now()
+        self.monitor.seal()
+        # Nothing is applied between the seal and the fence but what the answer covers: it is asked for afterwards.
+        found = await self.context.fences.ends(self.inputs)
+        self._note_ends(found)
+        blocked = any(end.stable < end.high for end in found.values())
+        ends = {topic: end.high for (topic, _), end in found.items()}
+        self._fence = Fence(now, ends, blocked, time.monotonic() + _HOLD_BACK_S)
+        self._remember(
+            min(
+                now if self.next[topic] >= end else self.kept.watermarks.get(topic, FIRST_INSTANT)
+                for topic, end in ends.items()
+            )
+        )
+
+    def _note_ends(self, found: dict[Partition, Ends]) -> None:
+        self.ends = {topic: end.high for (topic, _), end in found.items()}
+
+    def _remember(self, complete: Instant) -> None:
+        if complete > self.kept.complete:
+            self.kept.complete = complete
+            self.monitor.remember_from(complete)
+
+    async def _opens(self, fence: Fence) -> bool:
+        """Wait for the fence, but not for so long that commits wait for it."""
+        until = time.monotonic() + self.context.commit_interval_s
+        while True:
+            self._check_failure()
+            if all(self.next[topic] >= end for topic, end in fence.ends.items()):
+                return True
+            left = until - time.monotonic()
+            if left <= 0 or self._pending >= self.context.commit_records:
+                return False
+            if not self._drain():
+                self._moved.clear()
+                await _within(self._moved, left)
+
+    async def _decide(self, fence: Fence) -> None:
+        """Decide on everything that is due or touched, in as many transactions as it takes."""
+        self._remember(fence.at)
+        self._check_clock()
+        self._check_payments(fence.at)
+        while True:
+            for _ in range(0, _DECIDE_MOST, _DECIDE_AT_ONCE):
+                self._decide_some(fence.at)
+                if not self.monitor.is_deciding:
+                    break
+                self._fence = None  # what was held back may come: its accounts wait for the next fence
+                await asyncio.sleep(0)
+            is_done = not self.monitor.is_deciding
+            if is_done:
+                self._fence = None
+            await self.flush()
+            if is_done:
+                return
+
+    def _decide_some(self, at: Instant) -> None:
+        try:
+            published = self.monitor.decide(at, past=False, evidence=dict(self.next), most=_DECIDE_AT_ONCE)
+            views = self.monitor.take_views(at)
+        except Exception as error:
+            self._failure = error
+            raise Defect(f"partition {self.partition}, decision of {format_instant(at)}: {error!r}") from error
+        topics, decided_at = self.context.topics, format_instant(at)
+        self._publish(topics.commands, [self._envelope.command(command) for command in published.commands])
+        self._publish(topics.notices, [self._envelope.notice(notice, decided_at) for notice in published.notices])
+        self._publish(topics.dead_letters, [dead_letter_message(letter) for letter in published.dead_letters])
+        self._publish(topics.accounts, [account_message(view) for view in views])
+        if published.commands or published.notices or published.dead_letters:
+            self._sent.append(published)
+
+    def _take_usage_views(self) -> None:
+        """Some of the accounts of which only usage or packages have changed, each once a minute at most."""
+        now = self._now()
+        if self.monitor.has_usage_views(now):
+            views = self.monitor.take_usage_views(now, _USAGE_VIEWS_MOST)
+            self._publish(self.context.topics.accounts, [account_message(view) for view in views])
+
+    def _publish(self, topic: str, messages: list[Message]) -> None:
+        if messages:
+            self._outputs.setdefault(topic, []).extend(messages)
+
+    # -- what stops suspends and deletes ----------------------------------------------------------------------------
+
+    def _check_clock(self) -> None:
+        now = max(self.monitor.everybody.decided_to, self.context.clock())
+        skew = self.context.broker_time.skew(now)
+        self.context.metrics.clock_skew.set(skew / SECOND)
+        if abs(skew) > self.context.max_clock_skew:
+            self.monitor.stop("clock_skew", _STOPPED)
+        else:
+            self.monitor.go_on("clock_skew")
+
+    def _check_payments(self, now: Instant) -> None:
+        silence = self.context.payments_silence
+        elsewhere = self.context.heard_elsewhere(self.partition)
+        if silence is not None and self.kept.payments.is_silent(now, silence, elsewhere):
+            self.monitor.stop("payments_silence", _STOPPED)
+        else:
+            self.monitor.go_on("payments_silence")
+
+    # -- commits ----------------------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Commit what is applied and decided. Raises Lost."""
+        due = time.monotonic() - self._committed_at > _HEARTBEAT_S
+        if self._pending or self._outputs or (due and self.next != self.durable) or self._system_rows():
+            await self._commit()
+
+    def _system_rows(self) -> dict[bytes, bytes]:
+        """Rows that are no account's and have changed."""
+        rows = {
+            EVERYBODY_KEY: encode_everybody(self.monitor.everybody),
+            PARTITION_KEY: encode_kept(self.kept),
+        }
+        return {key: value for key, value in rows.items() if self._rows.get(key) != value}
+
+    async def _commit(self, *, force: bool = False) -> None:
+        async with self._committing:
+            self._check_failure()
+            letters = self.monitor.take_dead_letters()
+            self._publish(self.context.topics.dead_letters, [dead_letter_message(letter) for letter in letters])
+            for letter in letters:
+                self.context.metrics.dead_letters.labels(letter.topic, letter.error).inc()
+            state: list[tuple[bytes, bytes | None]] = list(self.store.take_changes())
+            rows = self._system_rows()
+            if force and not rows:
+                rows = {PARTITION_KEY: encode_kept(self.kept)}
+            self._rows.update(rows)
+            state += rows.items()
+            outputs, sent, positions = self._outputs, self._sent, dict(self.next)
+            self._outputs, self._sent, self._pending = {}, [], 0
+            self._committed_at = time.monotonic()
+            began = steady_now()
+            try:
+                appended_ms = await self.journal.commit(state, outputs, positions)
+            except BaseException as error:
+                self._failure = self._failure or error
+                raise
+            ended = steady_now()
+            self.context.broker_time.measured(appended_ms * 1000, began, ended)
+            self.durable = positions
+            self._tell_committed(sent, (ended - began) / SECOND)
+
+    # -- metrics ----------------------------------------------------------------------------------------------------
+
+    def _tell_committed(self, sent: list[Published], seconds: float) -> None:
+        metrics, now = self.context.metrics, self.context.clock()
+        metrics.transactions.labels("committed").inc()
+        metrics.transaction_seconds.observe(seconds)
+        if sent:
+            metrics.publish_seconds.observe(seconds)
+        for published in sent:
+            for command in published.commands:
+                self._tell_command(command, now)
+            for notice in published.notices:
+                metrics.notices.labels(notice.kind).inc()
+            for letter in published.dead_letters:
+                metrics.dead_letters.labels(letter.topic, letter.error).inc()
+        new_stops = self.monitor.everybody.stops.keys() - self._stops
+        for reason in new_stops:
+            metrics.breaker_trips.labels(reason).inc()
+            self.context.say(f"partition {self.partition}: {reason} stops commands until it is resumed or over")
+        self._stops = set(self.monitor.everybody.stops)
+        self._tell_metrics()
+
+    def _tell_command(self, command: Command, now: Instant) -> None:
+        metrics = self.context.metrics
+        metrics.commands.labels(command.action, command.reason).inc()
+        delay = (now - parse_instant(command.effective_at)) / SECOND
+        metrics.decision_delay.labels(command.action).observe(max(0.0, delay))
+
+    def _tell_metrics(self) -> None:
+        here, monitor, now = self.metrics, self.monitor, self._now()
+        here.lag = {topic: max(0, end - self.next[topic]) for topic, end in self.ends.items()}
+        here.watermark = {topic: at / SECOND for topic, at in self.kept.watermarks.items() if at > FIRST_INSTANT}
+        tally = self.store.tally
+        here.accounts = dict(tally.accounts)
+        here.owed = {key: owed / 1e6 for key, owed in tally.owed.items()}
+        here.marks_overdue = monitor.overdue(now)
+        here.marks_pending = max(0, tally.pending - here.marks_overdue)
+        here.held_back = len(monitor.everybody.stopped)
+        due = monitor.next_due()
+        here.unfenced_marks = here.marks_overdue
+        here.oldest_unfenced_mark = due / SECOND if due is not None and due < now else None
+        here.fence_blocked = self._fence is not None and self._fence.is_blocked
+        here.guards = tuple(monitor.everybody.stops)
+        here.policies = {policy.label for policy in monitor.everybody.policies_at(now).versions}
+
+    async def stop(self) -> None:
+        """Let go of the journal, within a few seconds."""
+        self._failure = self._failure or asyncio.CancelledError()
+        await self.journal.stop()
+
+
+async def _within(event: asyncio.Event, timeout_s: float) -> bool:
+    """Whether it was set within this time."""
+    if event.is_set():
+        return True
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

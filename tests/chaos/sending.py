@@ -1,0 +1,160 @@
+"""Sends a plan to a real broker, each record at its time, whatever becomes of the broker meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
+
+from streams.partitioner import partition_by
+from tests.oracle.values import SECOND
+
+if TYPE_CHECKING:
+    from tests.chaos.traffic import Plan, Step
+
+_SEND_WITHIN_S: Final = 30.0
+_STOP_WITHIN_S: Final = 5.0
+#: A record of the largest size has to fit.
+_MOST_BYTES: Final = 1_000_000
+#: Upstream transactions at a time: each has a producer of its own.
+_TRANSACTIONS: Final = 2
+
+
+class Sender:
+    """All upstream systems in one: acks of all copies, idempotent, in transactions where the plan says so."""
+
+    def __init__(self, servers: str, partitions: int) -> None:
+        self.servers, self.partitions = servers, partitions
+        self.start = time.time_ns() // 1000
+        self.figures: Counter[str] = Counter()
+        self._producer: Any = None
+        self._renewing = asyncio.Lock()
+        self._partition = partition_by("murmur2", partitions)
+        self._free = asyncio.Queue[int]()
+        for number in range(_TRANSACTIONS):
+            self._free.put_nowait(number)
+
+    @property
+    def now(self) -> float:
+        """Seconds after the start, as plans have them."""
+        return time.time_ns() / 1e9 - self.start / SECOND
+
+    async def send_all(self, plan: Plan) -> None:
+        """Send it all: the records of a customer one after the other, the customers beside each other."""
+        async with asyncio.TaskGroup() as lives:
+            for steps in plan.lives:
+                lives.create_task(self._live(steps))
+
+    async def stop(self) -> None:
+        if self._producer is not None:
+            await _stop(self._producer)
+
+    async def _live(self, steps: tuple[Step, ...]) -> None:
+        async with asyncio.TaskGroup() as transactions:
+            for step in steps:
+                await asyncio.sleep(max(0, step.at - self.now))
+                if step.open is not None:
+                    transactions.create_task(self._send_in_transaction(step))
+                    continue
+                for partition in step.partitions(self.partitions):
+                    await self._send(step, partition)
+
+    def _place(self, step: Step, partition: int) -> int:
+        """Where Java's partitioner puts it, unless it is to go elsewhere."""
+        if step.key is None or step.everywhere or step.astray:
+            return partition
+        return self._partition(step.key)
+
+    async def _send(self, step: Step, partition: int) -> None:
+        """Until it is there. One whose fate is not known is sent again: it may be there twice, as in life."""
+        while True:
+            producer = await self._current()
+            try:
+                async with asyncio.timeout(_SEND_WITHIN_S):
+                    place = self._place(step, partition)
+                    await producer.send_and_wait(step.topic, step.value(self.start), step.key, place)
+            except (KafkaError, TimeoutError, AssertionError):
+                self.figures["sent again"] += 1
+                await self._renew(producer)
+            else:
+                self.figures["sent"] += 1
+                return
+
+    async def _current(self) -> Any:
+        if self._producer is None:
+            await self._renew(None)
+        return self._producer
+
+    async def _renew(self, old: Any) -> None:
+        """A producer that has lost a record is of no more use."""
+        async with self._renewing:
+            if self._producer is not old:
+                return
+            if old is not None:
+                await _stop(old)
+            self._producer = await _start(
+                AIOKafkaProducer(
+                    bootstrap_servers=self.servers,
+                    enable_idempotence=True,
+                    acks="all",
+                    max_request_size=_MOST_BYTES + 10_000,
+                    max_batch_size=_MOST_BYTES + 5_000,
+                )
+            )
+
+    async def _send_in_transaction(self, step: Step) -> None:
+        assert step.open is not None
+        number = await self._free.get()
+        producer = None
+        try:
+            producer = await _start(
+                AIOKafkaProducer(
+                    bootstrap_servers=self.servers,
+                    transactional_id=f"upstream-{number}",
+                    transaction_timeout_ms=20_000,
+                )
+            )
+            async with asyncio.timeout(_SEND_WITHIN_S):
+                await producer.begin_transaction()
+                for partition in step.partitions(self.partitions):
+                    await producer.send_and_wait(
+                        step.topic, step.value(self.start), step.key, self._place(step, partition)
+                    )
+                await asyncio.sleep(step.open.seconds)
+                if step.open.commits:
+                    await producer.commit_transaction()
+                else:
+                    await producer.abort_transaction()
+            self.figures["transactions committed" if step.open.commits else "transactions aborted"] += 1
+        except (KafkaError, TimeoutError, AssertionError):
+            self.figures["transactions abandoned"] += 1
+        finally:
+            if producer is not None:
+                await _stop(producer)
+            self._free.put_nowait(number)
+
+
+async def _start(producer: Any) -> Any:
+    """Once the broker is there. One that cannot start is asked again: it keeps nothing."""
+    while True:
+        try:
+            async with asyncio.timeout(_SEND_WITHIN_S):
+                await producer.start()
+        except (KafkaError, TimeoutError, OSError):
+            await asyncio.sleep(0.5)
+        else:
+            return producer
+
+
+async def _stop(producer: Any) -> None:
+    stopping = asyncio.ensure_future(producer.stop())
+    await asyncio.wait({stopping}, timeout=_STOP_WITHIN_S)
+    if not stopping.done():
+        stopping.cancel()
+    with suppress(asyncio.CancelledError, KafkaError, AssertionError):
+        await stopping
