@@ -79,6 +79,8 @@ _USAGE_VIEWS_MOST: Final = 1_000
 _MEASURED_WITHIN: Final = 60 * SECOND
 #: What has moved besides records (positions over markers, the clock) is committed as often as this.
 _HEARTBEAT_S: Final = 10.0
+#: How long a commit may go on that is under way when the table is let go.
+_LAST_COMMIT_S: Final = 2.0
 
 _LEDGER_TOPICS: Final = frozenset(("bills", "payments", "packages", "controls"))
 
@@ -274,6 +276,10 @@ class Table:
         """The next offset that is to be taken."""
         inbox = self._inbox[topic]
         return inbox[-1].next if inbox else self.next[topic]
+
+    def has_unapplied(self, topic: str) -> bool:
+        """Whether something of it waits to be applied."""
+        return bool(self._inbox[topic])
 
     def unpause(self) -> None:
         """A rebalance has ended all pauses."""
@@ -598,15 +604,27 @@ class Table:
             self._outputs, self._sent, self._pending = {}, [], 0
             self._committed_at = time.monotonic()
             began = steady_now()
+            is_let_go = False
+            committing = asyncio.ensure_future(self.journal.commit(state, outputs, positions))
             try:
-                appended_ms = await self.journal.commit(state, outputs, positions)
+                try:
+                    appended_ms = await asyncio.shield(committing)
+                except asyncio.CancelledError:
+                    # Whoever lets go of the table has this commit end: readers would wait for its open transaction.
+                    is_let_go = True
+                    async with asyncio.timeout(_LAST_COMMIT_S):
+                        appended_ms = await committing
             except BaseException as error:
                 self._failure = self._failure or error
+                if is_let_go:
+                    raise asyncio.CancelledError from error
                 raise
             ended = steady_now()
             self.context.broker_time.measured(appended_ms * 1000, began, ended)
             self.durable = positions
             self._tell_committed(sent, (ended - began) / SECOND)
+            if is_let_go:
+                raise asyncio.CancelledError
 
     # -- metrics ----------------------------------------------------------------------------------------------------
 

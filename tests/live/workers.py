@@ -1,0 +1,240 @@
+"""Workers as processes of their own, to be signalled, frozen and killed; and what they read and write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
+
+from models.instants import SECOND, format_instant
+from streams.partitioner import partition_by
+from tests.live.kafka import read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+_POLL_S: Final = 0.05
+#: In a hurry: a broker takes no shorter session.
+HASTE: Final = ("--session-timeout", "PT6S", "--heartbeat-interval", "PT0.3S", "--commit-interval", "PT0.05S")
+
+#: Suspends after two seconds, and tells nothing before.
+QUICK: Final = """
+policies:
+  - name: quick
+    version: "1"
+    effective_from: 2018-03-16T00:00:00Z
+    suspend_after: PT2S
+    delete_after: PT300S
+    min_suspended: PT10S
+    lateness: {suspend: PT0S, delete: PT0S}
+    notices: {suspension_ahead: [], deletion_ahead: []}
+"""
+
+
+def wait_until(condition: Callable[[], bool], within_s: float, what: Callable[[], str] = str) -> None:
+    """Wait for it; fails with what is so instead."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(_POLL_S)
+
+
+class WorkerProcess:
+    """`arrears worker`."""
+
+    def __init__(
+        self, servers: str, folder: Path, *options: str, name: str = "worker", policy: str | None = QUICK
+    ) -> None:
+        self.log = folder / f"{name}.log"
+        given = list(options)
+        if policy is not None:
+            path = folder / f"{name}.yaml"
+            path.write_text(policy, encoding="utf-8")
+            given += ["--policy", str(path)]
+        if "--metrics-port" not in given:
+            given += ["--metrics-port", "0"]
+        hasty = [] if "--session-timeout" in given else list(HASTE)
+        command = [sys.executable, "-m", "streams.cli", "worker", "--brokers", servers, *hasty, *given]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ARREARS_")}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=environment
+            )
+
+    @property
+    def said(self) -> str:
+        """All that it has said."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    def wait_said(self, words: str, within_s: float = 30) -> None:
+        """Wait for words (a pattern)."""
+        wait_until(lambda: re.search(words, self.said) is not None, within_s, lambda: f"{words!r}: {self.said}")
+
+    def ask(self, page: str) -> str | None:
+        """A page of its metrics port; None while it has none or says no."""
+        found = re.findall(r"metrics at http://(\S+)/metrics", self.said)
+        if not found:
+            return None
+        try:
+            with urllib.request.urlopen(f"http://{found[-1]}{page}", timeout=5) as answer:
+                text: str = answer.read().decode()
+                return text
+        except (urllib.error.URLError, OSError):
+            return None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.ask("/ready") is not None
+
+    def wait_ready(self, within_s: float = 45) -> WorkerProcess:
+        wait_until(lambda: self.is_ready or not self.runs, within_s, lambda: f"not ready: {self.said}")
+        assert self.runs, self.said
+        return self
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value; -1 if it is not there."""
+        text = self.ask("/metrics") or ""
+        for line in text.splitlines():
+            found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+            if found and found[1] == name:
+                given = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))
+                if given == labels:
+                    return float(found[3])
+        return -1.0
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def ended(self, within_s: float = 15) -> int:
+        """Wait for its end; returns the exit code."""
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still runs after {within_s} s: {self.said}") from None
+
+    def stop(self, within_s: float = 10) -> int:
+        self.signal(signal.SIGTERM)
+        return self.ended(within_s)
+
+    def kill(self) -> None:
+        """Whatever state it is in."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait(10)
+
+
+class Sent(NamedTuple):
+    """A record for an input."""
+
+    topic: str
+    account_id: str
+    value: bytes
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def bill(account_id: str, number: int = 1, *, at: int | None = None, amount: str = "10") -> Sent:
+    """A bill as of now, or of an instant."""
+    return _record(
+        "bills",
+        account_id,
+        event_id=f"b-{account_id}-{number}",
+        bill_id=f"bill-{number}",
+        kind="issued",
+        amount=amount,
+        currency="EUR",
+        issued_at=format_instant(now_us() if at is None else at),
+    )
+
+
+def payment(account_id: str, number: int = 1, *, at: int | None = None, amount: str = "10") -> Sent:
+    """A top-up as of now, or of an instant."""
+    return _record(
+        "payments",
+        account_id,
+        event_id=f"p-{account_id}-{number}",
+        payment_id=f"payment-{number}",
+        kind="topup",
+        amount=amount,
+        currency="EUR",
+        paid_at=format_instant(now_us() if at is None else at),
+    )
+
+
+def control(account_id: str, kind: str, number: int = 1, **fields: Any) -> Sent:
+    """An operator's control as of now."""
+    fields = {"event_id": f"c-{account_id}-{kind}-{number}", "kind": kind, "actor": "a", "reason": "r"} | fields
+    return _record("controls", account_id, **({"at": format_instant(now_us())} | fields))
+
+
+def _record(topic: str, account_id: str, **fields: Any) -> Sent:
+    return Sent(topic, account_id, json.dumps({"account_id": account_id, **fields}).encode())
+
+
+def send(
+    servers: str,
+    records: Iterable[Sent],
+    partitions: int,
+    *,
+    partitioner: str = "murmur2",
+    partition: int | None = None,
+) -> None:
+    """Send them; to the right partition, as a partitioner has it, or to the one that is given."""
+    partition_of = partition_by(partitioner, partitions)  # type: ignore[arg-type]
+
+    async def all_of_them() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=servers, linger_ms=5, max_batch_size=500_000)
+        await producer.start()
+        try:
+            sent = [
+                await producer.send(
+                    one.topic,
+                    one.value,
+                    one.account_id.encode(),
+                    partition=partition_of(one.account_id.encode()) if partition is None else partition,
+                )
+                for one in records
+            ]
+            await asyncio.gather(*sent)
+        finally:
+            await producer.stop()
+
+    asyncio.run(all_of_them())
+
+
+def outputs(servers: str, name: str, partitions: int, app_id: str = "arrears") -> list[dict[str, Any]]:
+    """What is committed of an output, decoded."""
+    found = asyncio.run(read(servers, f"{app_id}.{name}", partitions))
+    return [json.loads(record.value or b"null") for record in found]
+
+
+def commands(servers: str, partitions: int) -> dict[str, list[str]]:
+    """The actions commanded of each account; sequences have no gap and nothing is doubled."""
+    actions: dict[str, list[str]] = {}
+    for command in outputs(servers, "commands", partitions):
+        before = actions.setdefault(command["account_id"], [])
+        before.append(command["action"])
+        assert command["sequence"] == len(before), command
+    return actions
+
+
+def seconds_ago(seconds: float) -> int:
+    return now_us() - round(seconds * SECOND)
