@@ -52,7 +52,7 @@ lint: $(READY) ## style, format, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-validate: $(READY) ## give every file of deploy/ to the tools that know its kind (promtool, hadolint, kubectl …)
+validate: $(READY) ## give every file of deploy/ to the tools that know its kind (promtool, hadolint, node …)
 	$(BIN)/python -m deploy.validate
 
 observe: $(READY) ## broker, workers, Prometheus: each dashboard query with its live value (needs Debian's prometheus)
