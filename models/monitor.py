@@ -471,7 +471,11 @@ class Monitor:
         return next(iter(self._unseen.values()), NEVER) <= now
 
     def take_usage_views(self, as_of: Instant, most: int) -> list[AccountView]:
-        """Live: of so many of those accounts at most. One that waits for a decision has its view after that."""
+        """Live: of so many of those accounts at most. One that waits for a decision has its view after that.
+
+        No decision is for an earlier instant after that.
+        """
+        self.everybody.decided_to = max(self.everybody.decided_to, as_of)
         chosen = []
         for account_id, at in islice(self._unseen.items(), most):
             if at > as_of:

@@ -457,7 +457,8 @@ class Table:
                 self.context.say(f"partition {self.partition}: nothing is decided while the brokers are away ({error})")
                 await asyncio.sleep(_WAKE_S)
                 return
-        self._take_usage_views()
+        if self._fence is None:  # a decision for an earlier instant may follow: views do not go back
+            self._take_usage_views()
         if self._fence is not None and await self._opens(self._fence):
             await self._decide(self._fence)
         else:
