@@ -9,8 +9,6 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # type: ignore[import-untyped]
 
 from models.records import TOPICS
 from streams.journal import CHECKPOINT, newest
@@ -20,11 +18,12 @@ from streams.topics import create
 from streams.watermarks import Watermarks
 from streams.worker import FAILED, OK, UNUSABLE
 from tests.live.kafka import run
-from tests.live.workers import QUICK, WorkerProcess, bill, commands, inside, payment, send, wait_until
+from tests.live.workers import QUICK, WorkerProcess, alter, bill, commands, inside, payment, send, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Any
 
     from tests.live.conftest import FreshTopics
 
@@ -36,7 +35,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
     """Starts workers that end with the test."""
     started: list[WorkerProcess] = []
 
-    def worker(servers: str, *options: str, **more: str | None) -> WorkerProcess:
+    def worker(servers: str, *options: str, **more: Any) -> WorkerProcess:
         started.append(WorkerProcess(servers, tmp_path, *options, name=f"worker-{len(started)}", **more))
         return started[-1]
 
@@ -183,16 +182,6 @@ def test_topics_that_are_missing_or_would_lose_data(
         asyncio.run(alter(broker.address, "bills", "cleanup.policy", "delete"))
     assert "bills cleanup.policy" in worker.said
     assert "to mend it" in worker.said
-
-
-async def alter(servers: str, topic: str, setting: str, value: str) -> None:
-    """Change a setting of a topic."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    await admin.start()
-    try:
-        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={setting: value})])
-    finally:
-        await admin.close()
 
 
 # -- what ends it ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
+from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # type: ignore[import-untyped]
 
 from models.instants import SECOND, format_instant
 from models.policy import load_policies
@@ -62,7 +64,13 @@ class WorkerProcess:
     """`arrears worker`."""
 
     def __init__(
-        self, servers: str, folder: Path, *options: str, name: str = "worker", policy: str | None = QUICK
+        self,
+        servers: str,
+        folder: Path,
+        *options: str,
+        name: str = "worker",
+        policy: str | None = QUICK,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.log = folder / f"{name}.log"
         given = list(options)
@@ -75,6 +83,7 @@ class WorkerProcess:
         hasty = [] if "--session-timeout" in given else list(HASTE)
         command = [sys.executable, "-m", "streams.cli", "worker", "--brokers", servers, *hasty, *given]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ARREARS_")}
+        environment |= variables or {}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=environment
@@ -251,6 +260,16 @@ async def commanded(servers: str, partitions: int) -> dict[str, list[str]]:
 
 def seconds_ago(seconds: float) -> int:
     return now_us() - round(seconds * SECOND)
+
+
+async def alter(servers: str, topic: str, setting: str, value: str) -> None:
+    """Change a setting of a topic."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    try:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={setting: value})])
+    finally:
+        await admin.close()
 
 
 @asynccontextmanager
