@@ -17,6 +17,7 @@ from tests.chaos.arrivals import EVERYONE, Used, arrivals, partition_of
 from tests.chaos.judgement import Background, Command, Notice, judge, left_undone
 from tests.chaos.run import INPUTS, Recorded, Run
 from tests.oracle.account import CLAUSES
+from tests.oracle.ledger import unbilled
 from tests.oracle.live import Known
 from tests.oracle.values import format_amount, format_instant, parse_instant, round_half_up
 
@@ -352,6 +353,8 @@ class _Account:
             **account.unpaid_bills(),
             **self._standing(known, as_of, good),
         }
+        if self.run.closed:
+            expected["unbilled"] = format_amount(unbilled(account.records))
         wrong = {name: (view[name], value) for name, value in expected.items() if view[name] != value}
         if wrong:
             told = ", ".join(f"{name} is {got!r}, has to be {want!r}" for name, (got, want) in wrong.items())
