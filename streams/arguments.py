@@ -33,7 +33,7 @@ app = typer.Typer(
 #: The heading under which `arrears --help` lists the commands that need no Kafka.
 FILES = "The rule, on files"
 
-policy_app = typer.Typer(help="Check policy files.")
+policy_app = typer.Typer(help="Check policy files, put them in force, tell what is in force.")
 
 
 # Options that several commands have -------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def check(
 
 app.add_typer(policy_app, name="policy", rich_help_panel=FILES)
 add_live_commands(app)
-add_tools(app)
+add_tools(app, policy_app)
 
 
 def run(arguments: list[str]) -> int:

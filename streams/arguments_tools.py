@@ -267,8 +267,52 @@ def accounts(
     run.list_outputs("accounts", settings_of(ctx), given, as_json=as_json)
 
 
-def add_tools(app: typer.Typer) -> None:
+# Policies -------------------------------------------------------------------------------------------------------------
+
+
+def apply(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The policy file (YAML).", show_default=False)],
+    without_notice: Annotated[
+        bool,
+        typer.Option(
+            "--without-notice",
+            envvar="ARREARS_WITHOUT_NOTICE",
+            help="A new version may hold sooner than in 30 days (14.2). Customers have to have agreed.",
+        ),
+    ] = False,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", envvar="ARREARS_CONTROL_REASON", help="Why, for whoever asks later."),
+    ] = None,
+    actor: Annotated[str | None, _of("actor", "NAME", "Who sends it. Without it your name on this machine.")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Put the policies of a file in force, on every partition at once.
+
+    What changes is told in words, and asked. The content of a version never changes; a new version holds 30 days from
+    now at the earliest. An episode that runs keeps the version that it began under.
+    """
+    from streams import policy_apply as run
+
+    given = run.Applied(file, reason, actor, without_notice)
+    run.apply_policies(settings_of(ctx), given, yes=yes, as_json=as_json)
+
+
+def show(ctx: typer.Context, as_json: Json = False) -> None:
+    """Tell which policies each partition holds, and which are on their way."""
+    from streams import policy_apply as run
+
+    run.show_policies(settings_of(ctx), as_json=as_json)
+
+
+def add_tools(app: typer.Typer, policy_app: typer.Typer) -> None:
     """Add them all to the command line."""
+    example = _example("arrears policy apply policies.yaml --brokers 127.0.0.1:9092")
+    policy_app.command(cls=Connected, epilog=example)(apply)
+    example = _example("arrears policy show --brokers 127.0.0.1:9092")
+    policy_app.command(cls=Connected, epilog=example)(show)
     example = _example("arrears load --brokers 127.0.0.1:9092 --bills bills.jsonl --payments payments.jsonl")
     app.command(cls=Sending, rich_help_panel=LIVE, epilog=example)(load)
     example = _example("arrears control hold acct-0042 --until +P7D --reason 'ticket 4711' --brokers 127.0.0.1:9092")
