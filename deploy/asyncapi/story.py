@@ -213,7 +213,7 @@ class _Play:
             self._publish("commands", f"{command.action}_{command.reason}", self.envelope.command(command))
         for notice in published.notices:
             self._publish("notices", notice.kind, self.envelope.notice(notice, decided_at))
-        for view in monitor.take_views(at, usage=True):
+        for view in (*monitor.take_views(at), *monitor.take_usage_views(at, most=100)):
             self._publish("accounts", view.status, account_message(view))
         for command in published.commands:
             self._acknowledge(command.command_id, command.account_id, at + SECOND)

@@ -12,7 +12,7 @@ import pytest
 
 from models.records import TOPICS
 from streams.journal import CHECKPOINT, newest
-from streams.journal import _decode_positions as positions_of
+from streams.journal import decode_positions as positions_of
 from streams.local_kafka import LocalKafka, free_port
 from streams.topics import create
 from streams.watermarks import Watermarks
