@@ -40,8 +40,10 @@ $(READY): $(DEV_LOCK) pyproject.toml
 demo: $(READY) ## a month of a small cloud provider: who is suspended, restored, deleted, and why
 	@$(BIN)/arrears demo
 
-test: $(READY) ## all tests but those that take minutes or need a broker
+test: $(READY) ## all tests but the slow ones; those on Kafka start a broker of their own
 	$(BIN)/pytest -n 2 -m "not slow and not live and not chaos"
+	$(BIN)/pytest -n 2 -m "live and not slow"
+	$(BIN)/pytest -m "chaos and not slow"
 
 test-slow: $(READY) ## the tests that take minutes: fuzzing, thousands of histories
 	$(BIN)/pytest -n 2 -m slow
