@@ -54,11 +54,11 @@ class Everybody:
         #: Whether what came for `*` is being looked at account by account.
         self.is_spreading = False
         self.stops: dict[str, Stop] = {}
-        #: When the suspends and deletes of the last hour were decided.
-        self.recent: dict[Action, list[Instant]] = {"suspend": [], "delete": []}
+        #: When the suspends and deletes of the last hour were decided, and how many at each instant, the oldest first.
+        self.recent: dict[Action, dict[Instant, int]] = {"suspend": {}, "delete": {}}
         #: Until when no guard limits them (a `resume` with `until`).
         self.unlimited_until: Instant = FIRST_INSTANT
-        #: Accounts whose command waits for a `resume`.
+        #: Accounts whose command waits for a `resume`; each knows it itself, too (`Account.held_back`).
         self.stopped: set[str] = set()
         self.add_policies(FIRST_INSTANT - 1, "", policies)
 
@@ -113,18 +113,21 @@ class Everybody:
 
     def guard(self, action: Action, most: int | None, now: Instant) -> None:
         """Stop an action that would come more often than `most` times in a sliding hour of `decided_at`."""
-        recent = self.recent[action] = [at for at in self.recent[action] if at > now - HOUR]
-        if most is not None and len(recent) >= most and now >= self.unlimited_until:
+        recent = self.recent[action]
+        while recent and (oldest := next(iter(recent))) <= now - HOUR:
+            del recent[oldest]
+        if most is not None and sum(recent.values()) >= most and now >= self.unlimited_until:
             self.stop(f"max_{action}s", (action,), now)
 
     def sent(self, action: Action, now: Instant) -> None:
         """Such a command has been decided."""
-        self.recent[action].append(now)
+        recent = self.recent[action]
+        recent[now] = recent.get(now, 0) + 1
 
     def resume(self, until: Instant | None) -> None:
         """Go on, with empty windows; with `until` without limits until then."""
         self.stops.clear()
-        self.recent = {"suspend": [], "delete": []}
+        self.recent = {"suspend": {}, "delete": {}}
         if until is not None:
             self.unlimited_until = until
 

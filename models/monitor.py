@@ -7,6 +7,7 @@ has opened; in a replay, at each instant of a record and at each that `next_due`
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from models.account import Account, Horizon
@@ -126,14 +127,17 @@ class Monitor:
         self._moment = Moment(terms.app_id, self.everybody, terms.live)
         #: Ids of accounts with records that no decision has seen (a dict keeps their order), and those of them that a
         #: fence covers. Ids only: a commit in between closes the accounts.
-        self._touched: dict[str, None] = {}
-        self._sealed: dict[str, None] = {}
+        #: The value: whether what holds for it may have changed besides.
+        self._touched: dict[str, bool] = {}
+        self._sealed: dict[str, bool] = {}
+        self._sealed_for_all = False
         #: What the decision in progress has chosen and not come to yet, the oldest mark last; whether a change for
         #: everybody is why.
         self._chosen: list[tuple[str, bool]] = []
-        #: Live: accounts decided on, and accounts only the usage or packages of which have changed, since their view.
+        #: Live: accounts decided on since their last view; and those of which only usage or packages have changed, with
+        #: the instant of their next.
         self._decided: dict[str, None] = {}
-        self._unseen: dict[str, None] = {}
+        self._unseen: dict[str, Instant] = {}
         self._waiting: set[str] = set()
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
@@ -146,12 +150,15 @@ class Monitor:
         for account_id, seen in self.accounts.peeks():
             if seen.due is not None:
                 self._due.append((seen.due, account_id))
-            if seen.is_touched:
-                self._touched[account_id] = None
+            if seen.held_back:  # tried again: what held it back may be gone
+                self.everybody.stopped.add(account_id)
+                self._touched[account_id] = True
+            elif seen.touched:
+                self._touched[account_id] = False
             if seen.is_waiting:
                 self._waiting.add(account_id)
-            if seen.is_unseen and not seen.is_touched:
-                self._unseen[account_id] = None
+            if seen.unseen and not seen.touched:
+                self._unseen[account_id] = self.clock
         self._due += [(at, EVERYBODY) for at in self.everybody.standing.begins() if at > self.everybody.decided_to]
         heapify(self._due)
 
@@ -195,7 +202,7 @@ class Monitor:
         if type(record) in _MOVES_NOTHING and not account.facts and not (is_new and self.terms.live):
             self.accounts[account_id] = account  # nothing for a decision to see
             if self.terms.live is not None:
-                self._unseen[account_id] = None
+                self._unseen.setdefault(account_id, self.clock + MINUTE)
         else:
             self._touch(account)
         if not accepted:
@@ -204,7 +211,7 @@ class Monitor:
 
     def _touch(self, account: Account) -> None:
         self.accounts[account.account_id] = account
-        self._touched[account.account_id] = None
+        self._touched.setdefault(account.account_id, False)
         account.touched = True
 
     def refuse(self, source: Source, refusal: Refusal) -> None:
@@ -222,11 +229,7 @@ class Monitor:
             self._try_stopped_again()
 
     def _try_stopped_again(self) -> None:
-        for account_id in sorted(self.everybody.stopped):
-            account = self.accounts[account_id]
-            account.changed = True
-            self._touch(account)
-        self.everybody.stopped.clear()
+        self._touched.update(dict.fromkeys(self.everybody.stopped, True))
 
     def take_dead_letters(self) -> list[DeadLetter]:
         """Those since the last decision: they need not wait for one."""
@@ -305,8 +308,13 @@ class Monitor:
 
     def seal(self) -> None:
         """Live, a decision covers the accounts touched before the fence was set up, which is when this is called."""
-        self._sealed.update(self._touched)
+        for account_id, changed in self._touched.items():
+            self._sealed[account_id] = changed or self._sealed.get(account_id, False)
         self._touched = {}
+        everybody = self.everybody
+        if everybody.is_touched:
+            everybody.is_touched, self._sealed_for_all = False, True
+            everybody.is_spreading = self.terms.live is not None
 
     def decide(
         self, now: Instant, *, past: bool, evidence: dict[str, int] | None = None, most: int | None = None
@@ -341,7 +349,7 @@ class Monitor:
     @property
     def has_undecided(self) -> bool:
         """Live: whether records were applied that no decision has seen."""
-        return bool(self._touched or self._sealed or self._chosen or self.everybody.is_touched)
+        return bool(self._touched or self._sealed or self._chosen or self._sealed_for_all or self.everybody.is_touched)
 
     @property
     def is_deciding(self) -> bool:
@@ -350,12 +358,10 @@ class Monitor:
 
     def _choose(self, now: Instant, *, past: bool) -> dict[str, bool]:
         """The accounts to decide on; and whether a change for everybody is why."""
-        chosen = dict.fromkeys(self._sealed, False)
-        self._sealed = {}
+        chosen, self._sealed = self._sealed, {}
+        for_all, self._sealed_for_all = self._sealed_for_all, False
         everybody, due = self.everybody, self._due
-        for_all = everybody.is_touched
-        if everybody.is_touched:
-            everybody.is_touched = False
+        if for_all:
             for at in everybody.standing.begins():
                 if at > now:
                     heappush(due, (at, EVERYBODY))
@@ -403,6 +409,9 @@ class Monitor:
 
     def _decide(self, account: Account, moment: Moment) -> None:
         account.touched = False
+        if account.held_back:
+            account.held_back = False
+            self.everybody.stopped.discard(account.account_id)
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
         if self._is_quiet(account, moment):
@@ -450,13 +459,32 @@ class Monitor:
         """Every account with a usable record, by `account_id`, as it stands at `as_of` (after the decision)."""
         return self._views(sorted(self.accounts), as_of)
 
-    def take_views(self, as_of: Instant, *, usage: bool) -> list[AccountView]:
-        """Live: the accounts decided on since the last time; with `usage` those too of which only usage has changed."""
+    def take_views(self, as_of: Instant) -> list[AccountView]:
+        """Live: of the accounts decided on since the last time."""
         chosen, self._decided = self._decided, {}
-        if usage:
-            chosen |= self._unseen
-            self._unseen = {}
+        for account_id in chosen:
+            self._unseen.pop(account_id, None)
         return list(self._views(chosen, as_of))
+
+    def has_usage_views(self, now: Instant) -> bool:
+        """Live: whether a minute has passed since only the usage or the packages of some account changed."""
+        return next(iter(self._unseen.values()), NEVER) <= now
+
+    def take_usage_views(self, as_of: Instant, most: int) -> list[AccountView]:
+        """Live: of so many of those accounts at most. One that waits for a decision has its view after that.
+
+        No decision is for an earlier instant after that.
+        """
+        self.everybody.decided_to = max(self.everybody.decided_to, as_of)
+        chosen = []
+        for account_id, at in islice(self._unseen.items(), most):
+            if at > as_of:
+                break
+            chosen.append(account_id)
+        for account_id in chosen:
+            del self._unseen[account_id]
+        waiting = self._touched.keys() | self._sealed.keys()
+        return list(self._views((account_id for account_id in chosen if account_id not in waiting), as_of))
 
     def _views(self, account_ids: Iterable[str], as_of: Instant) -> Iterator[AccountView]:
         moment = self._moment

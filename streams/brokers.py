@@ -22,6 +22,10 @@ _TIMEOUT_S: Final = 30.0
 REQUEST_TIMEOUT_MS: Final = 10_000
 
 
+class Silent(Unusable):
+    """The brokers do not answer, or not as they should: who can wait tries again."""
+
+
 class Cluster(NamedTuple):
     """What a tool has to know of the brokers before it begins."""
 
@@ -63,7 +67,7 @@ def address(kafka: Mapping[str, Any]) -> str:
 
 @asynccontextmanager
 async def connected_admin(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A client that is connected; whatever goes wrong with the brokers becomes `Unusable`, within a minute."""
+    """A client that is connected; whatever goes wrong with the brokers becomes `Silent`, within a minute."""
     client = AIOKafkaAdminClient(**{"request_timeout_ms": REQUEST_TIMEOUT_MS, **kafka})
     with in_one_line(kafka):
         try:
@@ -76,7 +80,7 @@ async def connected_admin(kafka: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdm
 
 @contextmanager
 def in_one_line(kafka: Mapping[str, Any]) -> Iterator[None]:
-    """Around what is asked of the brokers and nothing else: what goes wrong with them becomes `Unusable`."""
+    """Around what is asked of the brokers and nothing else: what goes wrong with them becomes `Silent`."""
     with Complaints() as complaints:
         try:
             yield
@@ -84,7 +88,7 @@ def in_one_line(kafka: Mapping[str, Any]) -> Iterator[None]:
         except (KafkaError, OSError, TimeoutError, Unanswered, AssertionError) as error:
             own = str(error) if isinstance(error, Unanswered) else None
             reason = one_line(own or complaints.last or str(error) or type(error).__name__)
-            raise Unusable(
+            raise Silent(
                 f"the brokers at {address(kafka)} do not answer as they should ({reason}): "
                 "see that they run, and that address, TLS and SASL are right"
             ) from None

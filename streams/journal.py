@@ -46,6 +46,9 @@ _BATCH_BYTES: Final = 900_000
 #: Of the largest record, which is a batch of its own. The topics that a journal writes take so much (`topic_design`).
 MAX_RECORD_BYTES: Final = OUTPUT_BYTES - 100_000
 
+#: Whoever looks for the newest value of a key begins so many offsets before the end.
+_LOOK_BACK: Final = 1_000
+
 #: How long `stop` lets a running commit end, then the producer, then its connections, each.
 _STOP_WITHIN_S: Final = 2.0
 _SETTLE_RETRY_S: Final = 0.05
@@ -284,6 +287,30 @@ def _retrieve(future: asyncio.Future[Any] | None) -> None:
     """Read an error that is told elsewhere: asyncio would complain of it when the future goes."""
     if future is not None and future.done() and not future.cancelled():
         future.exception()
+
+
+async def newest(client: Mapping[str, Any], state: Partition, key: bytes, *, timeout_s: float = 15.0) -> bytes | None:
+    """The newest committed value of a key in a partition of the state, looked for from its end; None if it has none.
+
+    It steps back further each time, so that what was written lately is found at once. Raises Lost.
+    """
+    step = _LOOK_BACK
+    try:
+        async with Watermarks(client, timeout_s=timeout_s) as reader:
+            first = (await reader.earliest([state]))[state]
+            end = (await reader.ends([state]))[state].stable
+            while end > first:
+                begin, value = max(first, end - step), None
+                async with aclosing(read_partition(reader, state, begin, end)) as chunks:
+                    async for records in chunks:
+                        for record in records:
+                            value = record.value if record.key == key else value
+                if value is not None:
+                    return value
+                end, step = begin, 4 * step
+    except (Unanswered, KafkaError) as error:
+        raise Lost(f"{state[0]} partition {state[1]} could not be read: {error}") from error
+    return None
 
 
 def _encode_positions(positions: Mapping[str, int]) -> bytes:

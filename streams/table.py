@@ -30,6 +30,7 @@ from models.records import TOPICS, Control
 from models.refusal import Refusal
 from models.store import AccountStore
 from streams.admission import account_of_unusable, admit, check_partition, source_of
+from streams.census import keep_counting
 from streams.clock import steady_now
 from streams.faults import Unusable
 from streams.fetched import OffsetGone
@@ -73,12 +74,14 @@ _INBOX_MOST: Final = 20_000
 _HOLD_BACK_S: Final = 5.0
 #: The longest sleep: clocks are set, and metrics are to be fresh.
 _WAKE_S: Final = 1.0
-#: Views of accounts of which only usage or packages have changed (§2).
-_USAGE_VIEWS_S: Final = 60.0
+#: Views of accounts of which only usage or packages have changed, in one transaction.
+_USAGE_VIEWS_MOST: Final = 1_000
 #: A decision goes by the brokers' clock as a commit has shown it, at most so long ago.
 _MEASURED_WITHIN: Final = 60 * SECOND
 #: What has moved besides records (positions over markers, the clock) is committed as often as this.
 _HEARTBEAT_S: Final = 10.0
+#: How long a commit may go on that is under way when the table is let go.
+_LAST_COMMIT_S: Final = 2.0
 
 _LEDGER_TOPICS: Final = frozenset(("bills", "payments", "packages", "controls"))
 
@@ -190,7 +193,7 @@ class Table:
         self._moved = asyncio.Event()
         self._committing = asyncio.Lock()
         self._rows: dict[bytes, bytes] = {}
-        self._committed_at = self._usage_viewed_at = time.monotonic()
+        self._committed_at = time.monotonic()
         self._stops: set[str] = set()
 
     @property
@@ -275,6 +278,10 @@ class Table:
         inbox = self._inbox[topic]
         return inbox[-1].next if inbox else self.next[topic]
 
+    def has_unapplied(self, topic: str) -> bool:
+        """Whether something of it waits to be applied."""
+        return bool(self._inbox[topic])
+
     def unpause(self) -> None:
         """A rebalance has ended all pauses."""
         self._paused.clear()
@@ -329,6 +336,7 @@ class Table:
         now = monitor.clock = max(monitor.everybody.decided_to, self._capped(context.clock()))
         here = (topic, self.partition)
         latest = self.kept.watermarks.get(topic, FIRST_INSTANT)
+        occurred = now
         refused_before, waiting, store = monitor.refused, 0, self.store
         record = records[0]
         try:
@@ -344,6 +352,7 @@ class Table:
                 if admitted is not None:
                     if monitor.apply(admitted, lambda record=record: source_of(here, record)):  # type: ignore[misc]
                         latest = max(latest, admitted.at)
+                        occurred = min(occurred, admitted.at)
                         if topic == "bills":
                             payments.bill(now)
                         elif type(admitted) is Control and admitted.kind == "resume":
@@ -359,6 +368,7 @@ class Table:
         self.kept.watermarks[topic] = latest
         self._pending += len(records)
         self._count(topic, records, monitor.refused - refused_before, waiting, now)
+        context.metrics.record_age.labels(topic, "occurred").observe((now - occurred) / SECOND)
 
     def _resumed(self, control: Control, now: Instant) -> None:
         if control.account_id == EVERYBODY:
@@ -389,10 +399,22 @@ class Table:
 
     async def run(self) -> None:
         """Fence, decide, commit, until it fails; the error is raised."""
-        while True:
-            await self._until_work()
-            await self._gather()
-            await self._cycle()
+        monitor = self.monitor
+        counting = asyncio.ensure_future(
+            keep_counting(self.store, monitor.everybody, monitor.terms, self._now, self.metrics)
+        )
+        counting.add_done_callback(self._counted)
+        try:
+            while True:
+                await self._until_work()
+                await self._gather()
+                await self._cycle()
+        finally:
+            counting.cancel()
+
+    def _counted(self, counting: asyncio.Future[None]) -> None:
+        if not counting.cancelled() and (error := counting.exception()) is not None:
+            self.context.say(f"partition {self.partition}: what lies ahead is counted no more ({error!r})")
 
     async def _until_work(self) -> None:
         while not self._work.is_set():
@@ -420,7 +442,9 @@ class Table:
 
     def _has_more_to_do(self) -> bool:
         since = time.monotonic() - self._committed_at
-        return self._fence is not None or self.monitor.has_undecided or since > _HEARTBEAT_S
+        if self._fence is not None or since > _HEARTBEAT_S:
+            return True
+        return self.monitor.has_undecided or self.monitor.has_usage_views(self._now())
 
     async def _cycle(self) -> None:
         """One turn: a fence if one is wanted and none stands, a decision if it opens, and a commit."""
@@ -433,6 +457,8 @@ class Table:
                 self.context.say(f"partition {self.partition}: nothing is decided while the brokers are away ({error})")
                 await asyncio.sleep(_WAKE_S)
                 return
+        if self._fence is None:  # a decision for an earlier instant may follow: views do not go back
+            self._take_usage_views()
         if self._fence is not None and await self._opens(self._fence):
             await self._decide(self._fence)
         else:
@@ -454,8 +480,7 @@ class Table:
 
     def _wants_decision(self) -> bool:
         due = self.monitor.next_due()
-        usage_views_due = time.monotonic() - self._usage_viewed_at > _USAGE_VIEWS_S
-        return self.monitor.has_undecided or usage_views_due or (due is not None and due < self._now())
+        return self.monitor.has_undecided or (due is not None and due < self._now())
 
     async def _set_fence(self) -> None:
         """Ask how far the inputs reach, for a decision as of now. Raises Repartitioned."""
@@ -514,7 +539,6 @@ class Table:
             is_done = not self.monitor.is_deciding
             if is_done:
                 self._fence = None
-                self._take_views(fence.at)
             await self.flush()
             if is_done:
                 return
@@ -522,7 +546,7 @@ class Table:
     def _decide_some(self, at: Instant) -> None:
         try:
             published = self.monitor.decide(at, past=False, evidence=dict(self.next), most=_DECIDE_AT_ONCE)
-            views = self.monitor.take_views(at, usage=False)
+            views = self.monitor.take_views(at)
         except Exception as error:
             self._failure = error
             raise Defect(f"partition {self.partition}, decision of {format_instant(at)}: {error!r}") from error
@@ -534,11 +558,11 @@ class Table:
         if published.commands or published.notices or published.dead_letters:
             self._sent.append(published)
 
-    def _take_views(self, at: Instant) -> None:
-        """Once a minute the accounts of which only usage or packages have changed."""
-        if time.monotonic() - self._usage_viewed_at > _USAGE_VIEWS_S:
-            self._usage_viewed_at = time.monotonic()
-            views = self.monitor.take_views(at, usage=True)
+    def _take_usage_views(self) -> None:
+        """Some of the accounts of which only usage or packages have changed, each once a minute at most."""
+        now = self._now()
+        if self.monitor.has_usage_views(now):
+            views = self.monitor.take_usage_views(now, _USAGE_VIEWS_MOST)
             self._publish(self.context.topics.accounts, [account_message(view) for view in views])
 
     def _publish(self, topic: str, messages: list[Message]) -> None:
@@ -597,15 +621,27 @@ class Table:
             self._outputs, self._sent, self._pending = {}, [], 0
             self._committed_at = time.monotonic()
             began = steady_now()
+            is_let_go = False
+            committing = asyncio.ensure_future(self.journal.commit(state, outputs, positions))
             try:
-                appended_ms = await self.journal.commit(state, outputs, positions)
+                try:
+                    appended_ms = await asyncio.shield(committing)
+                except asyncio.CancelledError:
+                    # Whoever lets go of the table has this commit end: readers would wait for its open transaction.
+                    is_let_go = True
+                    async with asyncio.timeout(_LAST_COMMIT_S):
+                        appended_ms = await committing
             except BaseException as error:
                 self._failure = self._failure or error
+                if is_let_go:
+                    raise asyncio.CancelledError from error
                 raise
             ended = steady_now()
             self.context.broker_time.measured(appended_ms * 1000, began, ended)
             self.durable = positions
             self._tell_committed(sent, (ended - began) / SECOND)
+            if is_let_go:
+                raise asyncio.CancelledError
 
     # -- metrics ----------------------------------------------------------------------------------------------------
 
@@ -632,8 +668,19 @@ class Table:
     def _tell_command(self, command: Command, now: Instant) -> None:
         metrics = self.context.metrics
         metrics.commands.labels(command.action, command.reason).inc()
-        delay = (now - parse_instant(command.effective_at)) / SECOND
-        metrics.decision_delay.labels(command.action).observe(max(0.0, delay))
+        delay = now - parse_instant(command.effective_at) - self._lateness(command)
+        metrics.decision_delay.labels(command.action).observe(max(0, delay) / SECOND)
+
+    def _lateness(self, command: Command) -> Duration:
+        """What the policy has it wait past its mark: no delay of ours."""
+        policy = next(one for one in self.monitor.everybody.versions if one.label == command.policy)
+        match command.action:
+            case "suspend":
+                return policy.lateness_suspend
+            case "delete":
+                return policy.lateness_delete
+            case _:
+                return 0
 
     def _tell_metrics(self) -> None:
         here, monitor, now = self.metrics, self.monitor, self._now()

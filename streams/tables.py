@@ -5,7 +5,8 @@ Laws of this file:
 - Membership says who tries; the journal's epoch says who may. A table that fails is thrown away, and another recovered,
   as long as the partition is this worker's.
 - Nothing in a rebalance waits without a bound.
-- What cannot get better by trying again ends the worker: another number of partitions, state of a newer release.
+- What cannot get better by trying again ends the worker: another number of partitions, state of a newer release, a
+  second worker of one instance id.
 """
 
 # Faust has few types.
@@ -14,9 +15,12 @@ Laws of this file:
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from aiokafka.errors import MessageSizeTooLargeError  # type: ignore[import-untyped]
 from faust.types import TP
 
 from models.codec import NewerState
@@ -30,7 +34,7 @@ from streams.table import Defect, OtherPartitions, Table
 from streams.watermarks import Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from streams.fetched import Partition
@@ -46,7 +50,12 @@ _RETRY_MOST_S: Final = 60.0
 _SEEK_EVERY_S: Final = 1.0
 #: Of the time that the group gives to a rebalance, tables may take this share to commit.
 _FLUSH_SHARE: Final = 1 / 3
-_WATCH_S: Final = 5.0
+#: The number of partitions is looked at as often as this, and whether a partition that has more to read moves on.
+_WATCH_S: Final = 3.0
+#: A worker that is assigned the same again so often within so many heartbeats fights with another over its name; one
+#: that was there long before gives the newer one so much more time to notice, and the odds decide between two.
+_FIGHTS, _FIGHT_HEARTBEATS, _FIGHTS_ODDS = 8, 60, 16
+_LONG_BEFORE_S: Final = 60.0
 
 #: Errors that no new try mends: the worker ends.
 FATAL: Final = (NewerState, OtherPartitions, Repartitioned, Unusable)
@@ -61,9 +70,13 @@ class Tables:
         self.tables: dict[int, Table] = {}
         self._owning: dict[int, asyncio.Task[None]] = {}
         self._wanted: set[int] = set()
+        #: Let go of, and not at their end yet: whoever takes over waits for them.
+        self._ending: dict[int, asyncio.Task[None]] = {}
         self._sought: dict[Partition, float] = {}
+        self._seen: dict[Partition, int] = {}
         self._gone: dict[int, OffsetGone] = {}
         self._is_stopping = False
+        self._fights = Fights(app)
         app.on_partitions_assigned.connect(self.on_assigned)  # type: ignore[arg-type]
         app.on_partitions_revoked.connect(self.on_revoked)
 
@@ -95,10 +108,37 @@ class Tables:
             told = f"{expected} was expected and {batch.start} came; reading again"
             self.context.say(f"{batch.topic} partition {batch.partition}: {told}")
             await self.app.batches.release({TP(*here): expected})
+        # Else it was asked for just now. Should that bring nothing either, `watch` asks again.
+
+    async def watch(self) -> None:
+        """Until it is cancelled: see that the topics keep their partitions, and that none waits for what was lost."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            tables = list(self.tables.values())
+            inputs = {(topic, 0) for topic in TOPICS}.union(*(table.inputs for table in tables))
+            try:
+                found = await self.context.fences.ends(inputs)
+            except Unanswered:
+                continue
+            except Repartitioned as error:
+                await self.app.crash(error)
+                return
+            for table in tables:
+                await self._read_again(table, {topic: found[topic, table.partition].stable for topic in TOPICS})
+
+    async def _read_again(self, table: Table, ends: Mapping[str, int]) -> None:
+        """Ask again for what is committed below these ends and has not come since the last look."""
+        for topic in TOPICS:
+            here, expected = (topic, table.partition), table.expected(topic)
+            is_behind = expected < ends[topic] and not table.has_unapplied(topic)
+            if is_behind and self._seen.get(here) == expected and self.tables.get(table.partition) is table:
+                await self.app.batches.release({TP(*here): expected})
+            self._seen[here] = expected
 
     def on_offset_gone(self, gone: OffsetGone) -> None:
         """The next record of a partition is not there any more: the partition stops."""
         self._gone[gone.partition] = gone
+        self.context.metrics.partition(gone.partition).stopped = _stopped_by(gone)
         owning = self._owning.get(gone.partition)
         if owning is not None:
             owning.cancel()
@@ -126,11 +166,11 @@ class Tables:
     async def on_assigned(self, _: Any, assigned: set[TP], **__: Any) -> None:
         """Let go of what is others', take over what is new, go on with the rest."""
         self.context.metrics.rebalances.inc()
-        self._wanted = {tp.partition for tp in assigned}
+        before, self._wanted = self._wanted, {tp.partition for tp in assigned}
+        self._fights.assigned(is_the_same=before == self._wanted)
         if too_many := sorted(p for p in self._wanted if p >= self.context.partitions):
             raise OtherPartitions(self.context.partitions, max(too_many) + 1)
-        for partition in self._owning.keys() - self._wanted:
-            await self._let_go(partition)
+        await self._let_go(self._owning.keys() - self._wanted)
         for partition in self._wanted:
             self._gone.pop(partition, None)
             owning = self._owning.get(partition)
@@ -139,37 +179,49 @@ class Tables:
             elif owning is None or owning.done():
                 self._owning[partition] = asyncio.ensure_future(self._own(partition))
 
-    async def _let_go(self, partition: int) -> None:
-        owning = self._owning.pop(partition)
-        owning.cancel()
-        await asyncio.wait({owning}, timeout=self.app.conf.broker_rebalance_timeout * _FLUSH_SHARE)
+    async def _let_go(self, partitions: set[int]) -> None:
+        """All at once: together they have as long as one."""
+        ending = {partition: self._owning.pop(partition) for partition in partitions}
+        for partition, owning in ending.items():
+            self._gone.pop(partition, None)
+            if owning.done():
+                self.context.metrics.forget(partition)
+            else:
+                owning.cancel()
+                self._ending[partition] = owning
+        if ending:
+            await asyncio.wait(ending.values(), timeout=self.app.conf.broker_rebalance_timeout * _FLUSH_SHARE)
 
     # -- owning -----------------------------------------------------------------------------------------------------
 
     async def _own(self, partition: int) -> None:
         """Have a table of this partition, and when it fails another, until it is assigned away."""
-        metrics, retry_s = self.context.metrics, _RETRY_S
+        metrics, retry_s, stays_stopped = self.context.metrics, _RETRY_S, False
+        before = self._ending.pop(partition, None)
+        if before is not None:
+            await asyncio.wait({before})  # its end is bounded: a last commit, and the journal's stop
         try:
             while partition in self._wanted and not self._is_stopping:
                 began = asyncio.get_running_loop().time()
                 error = await self._own_once(partition)
                 if isinstance(error, FATAL):
-                    metrics.partition(partition).stopped = _STOPPED_BY.get(type(error), "fatal")
+                    metrics.partition(partition).stopped = _stopped_by(error)
                     await self.app.crash(error)
                     return
                 if asyncio.get_running_loop().time() - began > _RETRY_MOST_S:
                     retry_s = _RETRY_S
+                reason = _stopped_by(error)
+                metrics.partition(partition).stopped = reason
                 if isinstance(error, OffsetGone):
-                    metrics.partition(partition).stopped = "offset_gone"
+                    stays_stopped = True
                     return
-                if isinstance(error, Lost):
+                if reason is None:
                     await asyncio.sleep(self.app.conf.broker_heartbeat_interval * _HEARTBEATS)
                 else:
-                    metrics.partition(partition).stopped = _STOPPED_BY.get(type(error), "bug")
                     await asyncio.sleep(retry_s)
                     retry_s = min(2 * retry_s, _RETRY_MOST_S)
         finally:
-            if partition not in self._gone:
+            if not stays_stopped and partition not in self._gone:
                 metrics.forget(partition)
 
     async def _own_once(self, partition: int) -> Exception:
@@ -187,14 +239,16 @@ class Tables:
             if gone is None:
                 await self._last_flush(table)
                 raise
-            say(f"partition {partition} stops: {gone}")
-            table.metrics.stopped = "offset_gone"
+            self._tell(partition, gone)
             return gone
         except Exception as error:  # noqa: BLE001  # the table is lost with whatever it held
             self._tell(partition, error)
             return error
         finally:
-            self.tables.pop(partition, None)
+            if self.tables.get(partition) is table:
+                del self.tables[partition]
+                self.app.batches.hold((topic, partition) for topic in TOPICS)  # nobody reads it till it is released
+            table.metrics.recovering = False
             stopping = asyncio.ensure_future(table.stop())
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(stopping)
@@ -211,6 +265,10 @@ class Tables:
                 metrics.transactions.labels("fenced").inc()
                 metrics.fenced_producers.inc()
                 say(f"partition {partition}: another worker has it now ({error})")
+            case Lost() if _is_refused(error):
+                metrics.transactions.labels("lost").inc()
+                told = "the brokers refuse a record as too large, nothing of its transaction is visible"
+                say(f"partition {partition} stops: {told}; see max.message.bytes (arrears topics check): {error}")
             case Lost():
                 metrics.transactions.labels("lost").inc()
                 say(f"partition {partition}: {error}; recovering it")
@@ -240,9 +298,57 @@ class Tables:
         await self.context.fences.stop()
 
 
-_STOPPED_BY: Final[dict[type[BaseException], str]] = {
+def _is_refused(error: BaseException) -> bool:
+    return isinstance(error.__cause__, MessageSizeTooLargeError)
+
+
+_STOPPED_BY: Final[dict[type[BaseException], str | None]] = {
     NewerState: "newer_state",
     OffsetGone: "offset_gone",
     TooLarge: "too_large",
-    Defect: "bug",
+    Unanswered: None,
+    Lost: None,
+    Fenced: None,
+    OtherPartitions: "unusable",
+    Repartitioned: "unusable",
+    Unusable: "unusable",
 }
+
+
+def _stopped_by(error: BaseException) -> str | None:
+    """The word of the metrics for why a partition is not worked on; None if it goes on by itself."""
+    return "too_large" if _is_refused(error) else _STOPPED_BY.get(type(error), "bug")
+
+
+class SameInstance(Exception):
+    """Another living worker has this one's instance id: the group gives the partitions to both, by turns."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(
+            f"two workers have the instance id {instance_id}, and take the partitions from each other: give each its"
+            " own (--instance-id), or end one"
+        )
+
+
+class Fights:
+    """Whether another worker has this one's name: then each joins again as soon as the other has joined."""
+
+    def __init__(self, app: BatchApp) -> None:
+        self._app = app
+        self._began = asyncio.get_running_loop().time()
+        self._odds = random.randrange(_FIGHTS_ODDS)  # noqa: S311  # no secret
+        self._assigned: deque[float] = deque()
+
+    def assigned(self, *, is_the_same: bool) -> None:
+        """The group has assigned partitions, the same as before or others. Raises SameInstance."""
+        instance_id, now = self._app.conf.consumer_group_instance_id, asyncio.get_running_loop().time()
+        if instance_id is None:
+            return
+        if not is_the_same:
+            self._assigned.clear()
+        self._assigned.append(now)
+        while self._assigned[0] < now - _FIGHT_HEARTBEATS * self._app.conf.broker_heartbeat_interval:
+            self._assigned.popleft()
+        most = _FIGHTS + self._odds + (_FIGHTS if self._assigned[0] - self._began > _LONG_BEFORE_S else 0)
+        if len(self._assigned) > most:
+            raise SameInstance(instance_id)

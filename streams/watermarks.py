@@ -108,8 +108,6 @@ class Watermarks:
 
     async def ask(self, question: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Ask until there is an answer: leaders move, brokers restart."""
-        if self._client is None:
-            raise Unanswered("not started")
         error: KafkaError | None = None
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -120,7 +118,7 @@ class Watermarks:
                         if not (refused.retriable or refused.invalid_metadata):
                             raise
                         error = refused
-                    await self._client.force_metadata_update()
+                    await self._connected.force_metadata_update()
                     await asyncio.sleep(_RETRY_AFTER_S)
         except TimeoutError:
             raise Unanswered(f"the brokers did not answer within {self.timeout_s:g} s: {error!r}") from error
@@ -129,13 +127,19 @@ class Watermarks:
 
     def partitions_of(self, topic: str) -> int:
         """How many partitions a topic has, as of the last metadata; 0 if it is not known."""
-        return len(self._client.cluster.partitions_for_topic(topic) or ())
+        return len(self._connected.cluster.partitions_for_topic(topic) or ())
+
+    @property
+    def _connected(self) -> Any:
+        if self._client is None:  # stopped, perhaps under a question of somebody else
+            raise Unanswered("the connection to the brokers is not started, or was stopped")
+        return self._client
 
     async def leader(self, partition: Partition) -> int:
         """The broker to ask, inside a question."""
         topic, number = partition
-        await self._client.add_topic(topic)
-        cluster = self._client.cluster
+        await self._connected.add_topic(topic)
+        cluster = self._connected.cluster
         known = cluster.partitions_for_topic(topic)
         if known is None or number not in known:
             raise UnknownTopicOrPartitionError(f"{topic} partition {number} is not there")
@@ -146,7 +150,7 @@ class Watermarks:
 
     async def send(self, broker: int, request: object) -> Any:
         """Send a request of aiokafka's protocol, inside a question."""
-        return await self._client.send(broker, request)
+        return await self._connected.send(broker, request)
 
     async def _list(self, partitions: set[Partition], isolation: int, place: int) -> dict[Partition, int]:
         by_broker: defaultdict[int, defaultdict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))

@@ -137,6 +137,30 @@ def test_the_end_of_the_clock_is_that_of_the_part_with_the_last_usable_record(ho
     assert json.loads(alone["accounts"].splitlines()[0])["as_of"] == "2026-01-20T00:00:00Z"
 
 
+def test_controls_for_everybody_hold_in_all_parts_and_are_told_once(however_few: None) -> None:
+    quick = {"name": "quick", "version": "1", "effective_from": "2020-01-01T00:00:00Z", "suspend_after": "PT5H"}
+    hold = {"account_id": "*", "until": "2026-01-20T00:00:00Z"}
+    topics: dict[str, list[dict[str, Any]]] = {
+        "bills": [bill(number, "2026-01-02T00:00:00Z", account_id=f"a{number}") for number in range(9)],
+        "controls": [
+            control(1, "2026-01-01T00:00:00Z", "policies", account_id="*", policies=[quick]),
+            control(2, "2026-01-02T03:00:00Z", "hold", **hold),
+            control(3, "2026-01-02T03:00:00Z", "policy", account_id="*", policy="unheard-of"),
+            control(4, "2026-01-02T03:00:00Z", "hold", **hold | {"until": "2026-01-01T00:00:00Z"}),
+        ],
+    }
+    inputs = Inputs([(topic, b"\n".join(lines(topics[topic]))) for topic in FILE_TOPICS if topic in topics])
+    history = topics, None, "2026-01-21T00:00:00Z"
+    alone = replayed(history, inputs)
+    parts = file_parts(inputs, 3)
+    assert len(parts) == 3
+    assert _in_processes(parts, _wanted(history)) == alone
+    suspends = [json.loads(line) for line in alone["commands"].splitlines()]
+    assert {(one["policy"], one["effective_at"]) for one in suspends} == {("quick@1", "2026-01-20T00:00:00Z")}
+    assert len(suspends) == 9
+    assert [json.loads(line)["offset"] for line in alone["dead_letters"].splitlines()] == [3, 4]
+
+
 class _Broken:
     """Inputs that cannot be read."""
 
