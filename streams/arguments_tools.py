@@ -307,6 +307,20 @@ def show(ctx: typer.Context, as_json: Json = False) -> None:
     run.show_policies(settings_of(ctx), as_json=as_json)
 
 
+# How it stands --------------------------------------------------------------------------------------------------------
+
+
+def status(ctx: typer.Context, as_json: Json = False) -> None:
+    """Tell how the monitor stands, on one screen.
+
+    Its workers and partitions, what is not applied yet, what stops commands, the accounts, and the marks that have
+    passed or fall within a day.
+    """
+    from streams import status as run
+
+    run.show_status(settings_of(ctx), as_json=as_json)
+
+
 def add_tools(app: typer.Typer, policy_app: typer.Typer) -> None:
     """Add them all to the command line."""
     example = _example("arrears policy apply policies.yaml --brokers 127.0.0.1:9092")
@@ -325,3 +339,5 @@ def add_tools(app: typer.Typer, policy_app: typer.Typer) -> None:
     ):
         example = _example(f"arrears {name} --brokers 127.0.0.1:9092 --follow")
         app.command(name, cls=Sending, rich_help_panel=LIVE, epilog=example)(command)
+    example = _example("arrears status --brokers 127.0.0.1:9092")
+    app.command("status", cls=Connected, rich_help_panel=LIVE, epilog=example)(status)

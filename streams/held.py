@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from models.codec import NewerState, decode_everybody
 from streams.faults import Unusable
 from streams.journal import CHECKPOINT, decode_positions
@@ -59,6 +61,9 @@ async def read_held(reader: Reader, state_topic: str, partitions: int) -> dict[i
         return {place[1]: _held(rows[place], times.get(place)) for place in places}
     except NewerState as error:
         raise Unusable(f"{state_topic} holds {error}") from None
+    except msgspec.MsgspecError as error:
+        told = f"{state_topic} cannot be read ({error})"
+        raise Unusable(f"{told}: a release wrote it that this one does not know, use that one") from None
 
 
 def _held(rows: dict[bytes, bytes], committed_ms: int | None) -> Held:
