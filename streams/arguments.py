@@ -194,12 +194,14 @@ def replay(
 
 
 @app.command(
+    cls=FromTopics,
     rich_help_panel=FILES,
     epilog=_example(
         "arrears explain acct-0042 --bills bills.jsonl --payments payments.jsonl --controls controls.jsonl"
     ),
 )
 def explain(
+    ctx: typer.Context,
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The id of the account.", show_default=False)],
     bills: Bills = None,
     payments: Payments = None,
@@ -215,12 +217,17 @@ def explain(
 ) -> None:
     """Tell the story of one account: each record, what came of it and why, and what comes next.
 
-    Give it the inputs of the replay. Every amount, instant and command is the one that the replay has.
+    Give it the inputs of the replay. Every amount, instant and command is the one that the replay has. With --brokers
+    the story comes from the topics, with the commands that were sent, and what the account waits for now.
     """
     from streams import commands as run
 
     inputs = run.Sources(bills, payments, usage, packages, controls, policy, until, app_id)
-    run.explain(account, inputs, as_json=as_json)
+    settings = None
+    if run.topics_are_meant(inputs, typed=typed(ctx, "brokers", "partitioner")):
+        given = {name: ctx.params[name] for name in ("policy", "app_id") if typed(ctx, name)}
+        settings = settings_of(ctx, **given)
+    run.explain(account, inputs, settings, as_json=as_json)
 
 
 @app.command(rich_help_panel=FILES, epilog=_example("arrears sample my-month --accounts 500 --days 31 --seed 7"))

@@ -254,12 +254,16 @@ def _identity(path: str, standard: TextIO | None) -> _Same | str | None:
 # Explain ------------------------------------------------------------------------------------------------------------
 
 
-def explain(account_id: str, sources: Sources, *, as_json: bool) -> None:
-    """`arrears explain`."""
-    until, policies = _instant("--until", sources.until), _policies(sources.policy)
-    _check_app_id(sources.app_id)
+def explain(account_id: str, sources: Sources, settings: Settings | None, *, as_json: bool) -> None:
+    """`arrears explain`, of files, or with `settings` of the topics."""
+    until = _instant("--until", sources.until)
     if account_id == EVERYONE:
         raise Unusable('"*" stands for everybody: name one account')
+    if settings is not None:
+        _explain_live(account_id, settings, until, as_json=as_json)
+        return
+    policies = _policies(sources.policy)
+    _check_app_id(sources.app_id)
     inputs = read_inputs(_inputs_given(sources))
     story = explaining.explain(inputs, account_id, policies, sources.app_id, until)
     if story is None:
@@ -272,6 +276,15 @@ def explain(account_id: str, sources: Sources, *, as_json: bool) -> None:
             output.finish()
     else:
         show(*story_shown(story))
+
+
+def _explain_live(account_id: str, settings: Settings, until: Instant | None, *, as_json: bool) -> None:
+    if settings.brokers is None:
+        raise _nothing_to_read(", or --brokers to read the topics")
+    from streams import explain_live  # noqa: PLC0415  # files need no Kafka
+
+    policies = None if settings.policy is None else _policies(settings.policy)
+    explain_live.explain(account_id, settings, policies, until, as_json=as_json)
 
 
 # Sample, policies ---------------------------------------------------------------------------------------------------

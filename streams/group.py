@@ -48,14 +48,7 @@ class Group(NamedTuple):
 async def describe_group(kafka: Mapping[str, Any], app_id: str) -> Group:
     """The group of an app. Raises `Unusable`."""
     async with connected_admin(kafka) as admin:
-        while True:
-            try:
-                (answer,) = await admin.describe_consumer_groups([app_id])
-                break
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                await asyncio.sleep(_RETRY_S)  # of a new cluster the first group has to wait for its topic
+        (answer,) = await _asked_until_known(admin, app_id)
         code, _, state, _, _, members, *_ = answer.groups[0]
         if code:
             raise for_code(code)(f"group {app_id}")
@@ -64,6 +57,16 @@ async def describe_group(kafka: Mapping[str, Any], app_id: str) -> Group:
         for _, client_id, host, _, assignment, *_ in members
     ]
     return Group(state, sorted(workers))
+
+
+async def _asked_until_known(admin: Any, app_id: str) -> Any:  # noqa: ANN401  # aiokafka has no types
+    while True:
+        try:
+            return await admin.describe_consumer_groups([app_id])
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+        await asyncio.sleep(_RETRY_S)  # of a new cluster the first group has to wait for its topic
 
 
 def _partitions(assignment: bytes) -> frozenset[int]:
