@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from streams.arguments_kafka import LIVE, Connected, settings_of
+from streams.arguments_kafka import LIVE, Connected, WithSettings, settings_of
 from streams.faults import Unusable
 
 _STATUSES = ("current", "in_arrears", "suspended", "deleted")
@@ -321,6 +321,16 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
     run.show_status(settings_of(ctx), as_json=as_json)
 
 
+def doctor(ctx: typer.Context, as_json: Json = False) -> None:
+    """Tell what is wrong with this installation and this cluster, the worst first, and what to do.
+
+    Exits with 1 if anything is. Without brokers only the installation is looked at.
+    """
+    from streams import doctor as run
+
+    raise typer.Exit(run.doctor(settings_of(ctx), as_json=as_json))
+
+
 def add_tools(app: typer.Typer, policy_app: typer.Typer) -> None:
     """Add them all to the command line."""
     example = _example("arrears policy apply policies.yaml --brokers 127.0.0.1:9092")
@@ -341,3 +351,5 @@ def add_tools(app: typer.Typer, policy_app: typer.Typer) -> None:
         app.command(name, cls=Sending, rich_help_panel=LIVE, epilog=example)(command)
     example = _example("arrears status --brokers 127.0.0.1:9092")
     app.command("status", cls=Connected, rich_help_panel=LIVE, epilog=example)(status)
+    example = _example("arrears doctor --brokers 127.0.0.1:9092")
+    app.command("doctor", cls=WithSettings, rich_help_panel=LIVE, epilog=example)(doctor)
