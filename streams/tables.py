@@ -54,7 +54,7 @@ _FLUSH_SHARE: Final = 1 / 3
 _WATCH_S: Final = 3.0
 #: A worker that is assigned the same again so often within so many heartbeats fights with another over its name; one
 #: that was there long before gives the newer one so much more time to notice, and the odds decide between two.
-_FIGHTS, _FIGHT_HEARTBEATS, _FIGHTS_ODDS = 8, 60, 16
+_FIGHTS, _FIGHT_HEARTBEATS, _FIGHTS_ODDS = 8, 100, 8
 _LONG_BEFORE_S: Final = 60.0
 
 #: Errors that no new try mends: the worker ends.
