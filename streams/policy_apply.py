@@ -111,7 +111,7 @@ async def _known(kafka: Mapping[str, Any], app_id: str, at: Instant) -> Known:
 
 
 def _where(control: _Sent) -> str:
-    number, offset = next(iter(control.places.items()))
+    number, offset = min(control.places.items())
     return f"{_CONTROLS}, partition {number}, offset {offset}"
 
 

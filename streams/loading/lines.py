@@ -173,7 +173,9 @@ class InputFile:
                     break
                 line = whole[: self.end - place]
                 place += len(line)
-                if count > taken:
+                if count <= taken:
+                    last = self._instant(line, last)
+                else:
                     read = self._read(line, last, count, self.lines_before + count)
                     last = read.at
                     yield read
