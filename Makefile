@@ -12,7 +12,7 @@ WHEEL_LOCK := deploy/requirements-wheel.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint validate format bench lock lowest clean
+.PHONY: help setup demo test test-slow chaos lint validate observe drill format bench lock lowest clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,14 +46,23 @@ test: $(READY) ## all tests but those that take minutes or need a broker
 test-slow: $(READY) ## the tests that take minutes: fuzzing, thousands of histories
 	$(BIN)/pytest -n 2 -m slow
 
+chaos: $(READY) ## break everything for an hour (or 300 faults) and see that nothing is lost: CHAOS="--seed 7 --minutes 10"
+	$(BIN)/python -m tests.chaos --minutes 60 --faults 300 $(CHAOS)
+
 lint: $(READY) ## style, format, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-validate: $(READY) ## give every file of deploy/ to the tools that know its kind (promtool, hadolint, kubectl …)
+validate: $(READY) ## give every file of deploy/ to the tools that know its kind (promtool, hadolint, node …)
 	$(BIN)/python -m deploy.validate
+
+observe: $(READY) ## broker, workers, Prometheus: each dashboard query with its live value (needs Debian's prometheus)
+	@$(BIN)/python -m tests.operate.observe
+
+drill: $(READY) ## kill a worker, stop the payments, stop the broker, delete in masses: which alert fires, and when
+	@$(BIN)/python -m tests.operate.drill
 
 format: $(READY) ## put the code into the one format, and mend what can be mended
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,8 @@
 """Every file of `deploy` and docker-compose.yml, given to the tools that know its kind: `python -m deploy.validate`.
 
-What has to be there comes from PyPI (with `make setup`) or from Debian; the latter is installed if that can be done
-here, which `--install` allows. A tool that is not to be had is told, and its files are not checked.
+What has to be there comes from PyPI (with `make setup`), from Debian or from npm; what is of the latter two is
+installed if that can be done here, which `--install` allows. A tool that is not to be had is told, and its files are
+not checked.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ COMPOSE: Final = Tool("docker-compose", "docker-compose")
 HADOLINT: Final = Tool("hadolint")
 KUBECTL: Final = Tool("kubectl")
 KUBERNETES_VALIDATE: Final = Tool("kubernetes-validate")
+NODE: Final = Tool("node")
+NPM: Final = Tool("npm")
+
+#: The parser that checks deploy/asyncapi.yaml, locked.
+_ASYNCAPI: Final = "deploy/asyncapi"
 
 
 def _files(pattern: str) -> tuple[str, ...]:
@@ -114,6 +120,19 @@ def kustomized(folder: str) -> bool | None:
         return _told(what, _run([validate, "--strict", "--quiet", "--no-warn", file.name]))
 
 
+def asyncapi() -> bool | None:
+    """Whether deploy/asyncapi.yaml is what AsyncAPI's own parser takes."""
+    what = "deploy/asyncapi.yaml"
+    node = NODE.path()
+    if node is None:
+        print(f"NOT CHECKED  {what}: {_why_not(NODE)}")
+        return None
+    if not (ROOT / _ASYNCAPI / "node_modules").is_dir():
+        print(f"NOT CHECKED  {what}: its parser is not here (npm ci --prefix {_ASYNCAPI})")
+        return None
+    return _told(what, _run([node, f"{_ASYNCAPI}/check.mjs"]))
+
+
 def _run(command: list[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, check=False, timeout=_WITHIN_S)
 
@@ -131,6 +150,17 @@ def _why_not(tool: Tool) -> str:
     if tool.package is None:
         return f"{tool.name} is not here"
     return f"{tool.name} is not here (Debian, Ubuntu: apt-get install {tool.package})"
+
+
+def install_npm() -> None:
+    """What npm has, if npm is here."""
+    npm = NPM.path()
+    if npm is None or NODE.path() is None:
+        return  # `asyncapi` tells
+    done = _run([npm, "ci", "--no-progress", "--prefix", _ASYNCAPI])
+    if done.returncode:
+        print(done.stderr.decode(errors="replace"))
+        print("npm ci failed: the parser of AsyncAPI cannot be had")
 
 
 def install() -> None:
@@ -157,7 +187,9 @@ def main() -> int:
     """Check everything; 1 if something is bad."""
     if "--install" in sys.argv[1:]:
         install()
+        install_npm()
     results = [run(check) for check in checks()]
+    results.append(asyncapi())
     results += [kustomized(f"deploy/kubernetes/{folder}") for folder in ("base", "example")]
     passed, failed, not_checked = (results.count(result) for result in (True, False, None))
     print(f"{passed} good, {failed} bad, {not_checked} not checked")

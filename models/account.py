@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from models.enforcement import Deletion, Enforcement, Episode, Suspension
+from models.instants import Instant
 from models.ledger import Ledger, check_currency, check_same_content
+from models.money import Money
 from models.packages import UsageBook
 from models.records import Ack, Bill, Control, Package, Payment, Usage, fingerprint
 from models.refusal import Refusal
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from models.everybody import Everybody
-    from models.instants import Instant
     from models.outputs import Source
 
     #: Where a record came from, told when asked.
@@ -39,67 +42,60 @@ class Horizon:
         self.usage = usage
 
 
-class Fact(NamedTuple):
+class Fact(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Something that happened and has to be told with the next decision."""
 
     kind: str  # of the notice: usage_while_suspended (if it proves one), package_exhausted, payment_after_delete
-    record: Usage | Payment
+    usage: Usage | None = None
+    payment: Payment | None = None
     package_id: str | None = None
     #: Of a payment after a delete: that delete (a reopen of the same instant comes after it).
     deletion: Deletion | None = None
 
 
-class Account:
-    """The state of one account. Records change it through the `apply_…` methods, decisions through `decision`."""
+class Account(msgspec.Struct, array_like=True, gc=False):
+    """The state of one account. Records change it through the `apply_…` methods, decisions through `decision`.
 
-    __slots__ = (
-        "account_id",
-        "billed_until",
-        "changed",
-        "control_events",
-        "currency",
-        "due",
-        "enforcement",
-        "facts",
-        "held_back",
-        "ledger",
-        "own",
-        "recheck",
-        "stopped",
-        "touched",
-        "unseen",
-        "usable",
-        "usage",
-    )
+    What is encoded is this, field by field; `codec` says what of it is left out or stands in rows.
+    """
 
-    def __init__(self, account_id: str) -> None:
-        self.account_id = account_id
-        #: That of its first accepted record; one currency an account.
-        self.currency: str | None = None
-        #: Whether a record of it was accepted (one that still waits for its bill is not yet).
-        self.usable = False
-        self.ledger = Ledger()
-        self.usage: UsageBook | None = None
-        #: Usage that ended until then is billed: the latest `period_end` (or else `issued_at`) of its bills.
-        self.billed_until: Instant | None = None
-        self.own: Standing | None = None
-        self.enforcement: Enforcement | None = None
-        self.control_events: dict[str, tuple[Instant, int]] = {}
-        self.facts: list[Fact] = []
-        #: Whether a control came since the last decision: marks may have moved.
-        self.changed = False
-        #: Whether a record dated before its delete came after it: was the delete right?
-        self.recheck = False
-        #: Whether an unusable payment stops its suspends and deletes (§3).
-        self.stopped = False
-        #: Whether a command of it waits until what stops it is gone (§3).
-        self.held_back = False
-        #: Whether records were applied that no decision has seen.
-        self.touched = False
-        #: Live: whether it has changed since its last view.
-        self.unseen = False
-        #: When it has to be decided on next, if no record comes before.
-        self.due: Instant | None = None
+    #: Not encoded: it is the key.
+    account_id: str
+    #: When it has to be decided on next, if no record comes before.
+    due: Instant | None = None
+    #: That of its first accepted record; one currency an account.
+    currency: str | None = None
+    #: As it was encoded last: whether `due` was set, its status (a place in `STATUSES`), what it owed, whether anything
+    #: was ever commanded or told of it, whether a change of a bill waits for its bill.
+    is_pending: bool = False
+    status: int = 0
+    owed: Money = 0
+    is_active: bool = False
+    is_waiting: bool = False
+    #: Whether records were applied that no decision has seen.
+    touched: bool = False
+    #: Live: whether it has changed since its last view.
+    unseen: bool = False
+    #: Whether a command of it waits until what stops it is gone (§3).
+    held_back: bool = False
+    #: Whether a record of it was accepted (one that still waits for its bill is not yet).
+    usable: bool = False
+    #: Whether a control came since the last decision: marks may have moved.
+    changed: bool = False
+    #: Whether a record dated before its delete came after it: was the delete right?
+    recheck: bool = False
+    #: Whether an unusable payment stops its suspends and deletes (§3).
+    stopped: bool = False
+    #: Usage that ended until then is billed: the latest `period_end` (or else `issued_at`) of its bills.
+    billed_until: Instant | None = None
+    ledger: Ledger = msgspec.field(default_factory=Ledger)
+    enforcement: Enforcement | None = None
+    own: Standing | None = None
+    control_events: dict[str, tuple[Instant, int]] = {}
+    facts: list[Fact] = []
+    #: What `usage` is encoded to, apart.
+    packed_usage: bytes = b""
+    usage: UsageBook | None = None
 
     # -- records ----------------------------------------------------------------------------------------------------
     # Each raises Refusal, having changed nothing.
@@ -138,7 +134,7 @@ class Account:
         self._doubt_delete(record.at)
         deletion = self.enforcement.deletion if self.enforcement is not None else None
         if record.kind == "topup" and deletion is not None:
-            self.facts.append(Fact("payment_after_delete", record, deletion=deletion))
+            self.facts.append(Fact("payment_after_delete", payment=record, deletion=deletion))
 
     def apply_usage(self, record: Usage, horizon: Horizon) -> None:
         """Draw on packages and count what is not billed; it moves no balance."""
@@ -152,9 +148,9 @@ class Account:
             self._check_currency(record.currency)
         book.seen.add(record.event_id, record.at, crc, horizon.usage)
         for package_id in book.use(record, self.billed_until):
-            self.facts.append(Fact("package_exhausted", record, package_id))
+            self.facts.append(Fact("package_exhausted", usage=record, package_id=package_id))
         if self.enforcement is not None and self.enforcement.stops:
-            self.facts.append(Fact("usage_while_suspended", record))
+            self.facts.append(Fact("usage_while_suspended", usage=record))
         self._accept(record.currency)
 
     def apply_package(self, record: Package, horizon: Horizon) -> None:

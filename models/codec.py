@@ -11,25 +11,28 @@ from __future__ import annotations
 
 import json
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from models.account import Account, Fact
-from models.enforcement import STATUSES, Action, Deletion, Enforcement
+from models.account import Account
+from models.enforcement import Action
 from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
-from models.ledger import Fold, Ledger, Movement, OpenBill, Waiting
+from models.ledger import Changes, Movement, OpenBill
 from models.money import Fine, Money
 from models.packages import Buckets, Costs, Prepaid, Seen, UsageBook
 from models.policy import Policies, Policy
-from models.records import Payment, Usage
 from models.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from models.ledger import Ledger
+
 VERSION: Final = 1
+_VERSION_BYTE: Final = bytes((VERSION,))
 #: A collection with more items than this lives in rows, about half as many in each.
 INLINE: Final = 64
 _ROW_LEAST, _ROW_MOST = 16, 128
@@ -49,41 +52,6 @@ class NewerState(Exception):
         self.version = version
 
 
-class _FactState(msgspec.Struct, array_like=True, gc=False):
-    kind: str
-    usage: Usage | None
-    payment: Payment | None
-    package_id: str | None
-    deletion: Deletion | None
-
-
-class _FoldState(msgspec.Struct, array_like=True, gc=False):
-    balance: Money
-    limit: Money
-    at: Instant
-    since: Instant | None
-    integral: bytes
-    ended_since: Instant | None = None
-    ended_at: Instant = 0
-    ended_integral: bytes = b""
-
-
-class _LedgerState(msgspec.Struct, array_like=True, gc=False):
-    base: _FoldState
-    tip: _FoldState
-    folded: int
-    covered: int
-    open_total: Money
-    stale: bool
-    movement_rows: int
-    bill_rows: int
-    movements: list[Movement]
-    bills: list[OpenBill]
-    waiting: list[Waiting] = []
-    opened_at: Instant | None = None
-    opened_since: Instant | None = None
-
-
 class _UsageState(msgspec.Struct, array_like=True, gc=False):
     packages: list[Prepaid]
     package_events: dict[str, tuple[Instant, int]]
@@ -94,61 +62,27 @@ class _UsageState(msgspec.Struct, array_like=True, gc=False):
     costs: dict[Instant, Fine]
 
 
-class _Head(msgspec.Struct, array_like=True, gc=False):
-    due: Instant | None
-    flags: int
-    currency: str | None
-    owed: Money
-    ledger: _LedgerState
-    enforcement: Enforcement | None = None
-    own: Standing | None = None
-    control_events: dict[str, tuple[Instant, int]] = {}
-    billed_until: Instant | None = None
-    usage: _UsageState | None = None
-    facts: list[_FactState] = []
-
-
 class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The first fields of a head: what a monitor has to know of an account that it does not decode."""
 
+    account_id: str
     due: Instant | None
-    flags: int
     currency: str | None
+    is_pending: bool
+    #: A place in `STATUSES`.
+    status: int
     owed: Money
+    #: Whether anything was ever commanded or told of it.
+    is_active: bool
+    #: Whether a change of a bill waits for its bill.
+    is_waiting: bool
+    #: Whether records were applied that no decision has seen.
+    touched: bool
+    #: Whether it has changed since its last view.
+    unseen: bool
+    #: Whether a command of it waits until what stops it is gone.
+    held_back: bool
 
-    @property
-    def is_active(self) -> bool:
-        """Whether anything was ever commanded or told of it."""
-        return bool(self.flags & _ACTIVE)
-
-    @property
-    def is_touched(self) -> bool:
-        """Whether records were applied that no decision has seen."""
-        return bool(self.flags & _TOUCHED)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether a change of a bill waits for its bill."""
-        return bool(self.flags & _WAITING)
-
-    @property
-    def is_unseen(self) -> bool:
-        """Whether it has changed since its last view."""
-        return bool(self.flags & _UNSEEN)
-
-    @property
-    def is_held_back(self) -> bool:
-        """Whether a command of it waits until what stops it is gone."""
-        return bool(self.flags & _HELD_BACK)
-
-    @property
-    def status(self) -> str:
-        """That of its view."""
-        return STATUSES[self.flags >> _STATUS_FROM]
-
-
-_USABLE, _STOPPED, _RECHECK, _CHANGED, _TOUCHED, _ACTIVE, _WAITING, _UNSEEN, _HELD_BACK = (1 << bit for bit in range(9))
-_STATUS_FROM: Final = 9
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -172,7 +106,8 @@ def _decoder(kind: type[_Item]) -> Callable[[bytes], _Item]:
     return decode
 
 
-_decode_head = _decoder(_Head)
+_decode_head = _decoder(Account)
+_decode_usage = _decoder(_UsageState)
 _decode_peek = _decoder(Peek)
 _decode_movements = _decoder(list[Movement])
 _decode_bills = _decoder(list[OpenBill])
@@ -194,65 +129,56 @@ def peek(head: bytes) -> Peek:
 
 def encode_account(account: Account) -> tuple[bytes, Rows]:
     """The head, and the rows that have changed since the account was encoded or decoded last."""
+    ledger, enforcement = account.ledger, account.enforcement
+    account.is_pending = account.due is not None
+    account.status = 0 if enforcement is None else enforcement.status_number
+    account.owed = ledger.owed
+    account.is_active = enforcement is not None
+    account.is_waiting = bool(ledger.waiting)
+    ledger.tip.carry()
+    ledger.base.carry()
     rows: Rows = {}
-    flags = (
-        _USABLE * account.usable
-        | _STOPPED * account.stopped
-        | _RECHECK * account.recheck
-        | _CHANGED * account.changed
-        | _TOUCHED * account.touched
-        | _ACTIVE * (account.enforcement is not None)
-        | _WAITING * bool(account.ledger.waiting)
-        | _UNSEEN * account.unseen
-        | _HELD_BACK * account.held_back
-        | (0 if account.enforcement is None else STATUSES.index(account.enforcement.status)) << _STATUS_FROM
-    )
-    head = _Head(
-        account.due,
-        flags,
-        account.currency,
-        account.ledger.owed,
-        _ledger_state(account.ledger, rows),
-        account.enforcement,
-        account.own,
-        account.control_events,
-        account.billed_until,
-        None if account.usage is None else _usage_state(account.usage, rows),
-        [_fact_state(fact) for fact in account.facts],
-    )
-    return bytes((VERSION,)) + _encode(head), rows
+    account_id, usage = account.account_id, account.usage
+    if usage is not None:
+        account.packed_usage = _encode(_usage_state(usage, rows))
+    if ledger.changes is not None or max(ledger.counts()) > INLINE:
+        _write_ledger(ledger, ledger.changes or Changes(), rows)
+    account.account_id, account.usage = "", None
+    if ledger.changes is None:
+        with suppress(OverflowError):  # then they stay open
+            ledger.pack()
+        head = _encode(account)
+    else:
+        head = _encode_with_rows(account, ledger, ledger.changes)
+    account.account_id, account.usage = account_id, usage
+    return _VERSION_BYTE + head, rows
 
 
-def _ledger_state(ledger: Ledger, rows: Rows) -> _LedgerState:
-    changes = ledger.changes
+def _write_ledger(ledger: Ledger, changes: Changes, rows: Rows) -> None:
+    ledger.unpack()
     bills = ledger.known_bills()
     movement_rows = _write_rows(
         b"m", ledger.movements, lambda m: m.event_id, changes.movements, changes.movement_rows, rows
     )
     bill_rows = _write_rows(b"b", bills, lambda b: b.bill_id, changes.bills, changes.bill_rows, rows)
-    changes.encoded(movement_rows, bill_rows)
-    return _LedgerState(
-        _fold_state(ledger.base),
-        _fold_state(ledger.tip),
-        *ledger.position(),
-        movement_rows,
-        bill_rows,
-        [] if movement_rows else ledger.movements,
-        [] if bill_rows else bills,
-        ledger.waiting,
-        ledger.opened_at,
-        ledger.opened_since,
-    )
+    ledger.changes = Changes(movement_rows, bill_rows) if movement_rows or bill_rows else None
 
 
-def _fold_state(fold: Fold) -> _FoldState:
-    # An integral (millionths x µs) soon needs more than the 64 bits of a msgpack integer.
-    integral, ended = _big(fold.integral), _big(fold.ended_integral)
-    return _FoldState(fold.balance, fold.limit, fold.at, fold.since, integral, fold.ended_since, fold.ended_at, ended)
-
-
-def _big(value: int) -> bytes:
-    return value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True) if value else b""
+def _encode_with_rows(account: Account, ledger: Ledger, changes: Changes) -> bytes:
+    """The head without what stands in rows: the account stays as it is."""
+    movements, bills, known = ledger.movements, ledger.bills, ledger.known
+    ledger.known = None
+    if changes.movement_rows:
+        ledger.movements = []
+    if changes.bill_rows:
+        ledger.bills = []
+    elif known is not None:
+        ledger.ahead = ledger.not_folded(known)
+    head = _encode(account)
+    ledger.movements, ledger.bills, ledger.known = movements, bills, known
+    if known is not None:
+        ledger.ahead = []
+    return head
 
 
 def _write_rows(
@@ -317,72 +243,28 @@ def _parts(kind: bytes, buckets: Buckets[_Key, _Value], rows: Rows) -> tuple[int
     return number, {} if number else buckets.parts[0]
 
 
-def _fact_state(fact: Fact) -> _FactState:
-    record = fact.record
-    if isinstance(record, Usage):
-        return _FactState(fact.kind, record, None, fact.package_id, fact.deletion)
-    return _FactState(fact.kind, None, record, fact.package_id, fact.deletion)
-
-
 # -- decoding ----------------------------------------------------------------------------------------------------------
 
 
 def decode_account(account_id: str, head: bytes, rows: Mapping[bytes, bytes]) -> Account:
     """The account of a head and its rows. Raises NewerState."""
     _check_version(head)
-    state = _decode_head(head[1:])
-    account = Account(account_id)
-    account.due = state.due
-    account.currency = state.currency
-    account.usable = bool(state.flags & _USABLE)
-    account.stopped = bool(state.flags & _STOPPED)
-    account.recheck = bool(state.flags & _RECHECK)
-    account.changed = bool(state.flags & _CHANGED)
-    account.touched = bool(state.flags & _TOUCHED)
-    account.unseen = bool(state.flags & _UNSEEN)
-    account.held_back = bool(state.flags & _HELD_BACK)
-    account.ledger = _ledger(state.ledger, rows)
-    account.enforcement = state.enforcement
-    account.own = state.own
-    account.control_events = state.control_events
-    account.billed_until = state.billed_until
-    if state.usage is not None:
-        account.usage = _usage(state.usage, rows)
-    account.facts = [_fact(fact) for fact in state.facts]
+    account = _decode_head(head[1:])
+    account.account_id = account_id
+    changes = account.ledger.changes
+    if changes is not None:
+        account.ledger.resume(
+            _read_rows(b"m", changes.movement_rows, _decode_movements, rows) if changes.movement_rows else None,
+            _read_rows(b"b", changes.bill_rows, _decode_bills, rows) if changes.bill_rows else None,
+        )
+    if account.packed_usage:
+        account.usage = _usage(_decode_usage(account.packed_usage), rows)
     return account
 
 
 def _check_version(head: bytes) -> None:
     if head[0] > VERSION:
         raise NewerState(head[0])
-
-
-def _ledger(state: _LedgerState, rows: Mapping[bytes, bytes]) -> Ledger:
-    movements, bills = state.movements, state.bills
-    if state.movement_rows:
-        movements = _read_rows(b"m", state.movement_rows, _decode_movements, rows)
-    if state.bill_rows:
-        bills = _read_rows(b"b", state.bill_rows, _decode_bills, rows)
-    ledger = Ledger()
-    ledger.base, ledger.tip = _fold(state.base), _fold(state.tip)
-    ledger.waiting = state.waiting
-    ledger.opened_at, ledger.opened_since = state.opened_at, state.opened_since
-    ledger.resume(movements, bills, state.folded, state.covered, state.open_total, stale=state.stale)
-    ledger.changes.encoded(state.movement_rows, state.bill_rows)
-    return ledger
-
-
-def _fold(state: _FoldState) -> Fold:
-    return Fold(
-        state.balance,
-        state.limit,
-        state.at,
-        state.since,
-        int.from_bytes(state.integral, "little", signed=True),
-        state.ended_since,
-        state.ended_at,
-        int.from_bytes(state.ended_integral, "little", signed=True),
-    )
 
 
 def _read_rows(
@@ -403,12 +285,6 @@ def _usage(state: _UsageState, rows: Mapping[bytes, bytes]) -> UsageBook:
     else:
         usage.costs = Costs([state.costs])
     return usage
-
-
-def _fact(state: _FactState) -> Fact:
-    record = state.usage or state.payment
-    assert record is not None  # one of them always is
-    return Fact(state.kind, record, state.package_id, state.deletion)
 
 
 # -- what stands for everybody -----------------------------------------------------------------------------------------
@@ -444,7 +320,7 @@ def encode_everybody(everybody: Everybody) -> bytes:
         everybody.recent,
         everybody.unlimited_until,
     )
-    return bytes((VERSION,)) + _encode(state)
+    return _VERSION_BYTE + _encode(state)
 
 
 def decode_everybody(data: bytes) -> Everybody:

@@ -29,7 +29,6 @@ from models.instants import LAST_INSTANT, MINUTE, Instant, format_instant
 from models.marks import NO_HOLDS, HeldTime, held_time, later_mark, marks
 from models.money import format_fine, format_money
 from models.outputs import MAX_UNPAID_BILLS, Command, Notice, UnpaidBill, stable_id
-from models.records import Payment
 from models.standing import NEVER, allowances_in_force
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from models.money import Money
     from models.monitor import Live
     from models.policy import Policy
+    from models.records import Payment, Usage
 
 _DELETION_AHEAD: Final = "deletion_ahead"
 _SUSPENSION_AHEAD: Final = "suspension_ahead"
@@ -627,34 +627,40 @@ class Decision:
             self._wake(command.due)
 
     def _tell_fact(self, fact: Fact) -> None:
-        record, enforcement = fact.record, self.enforcement
-        if isinstance(record, Payment):
-            assert fact.deletion is not None  # such a fact always has it
-            in_time = fact.deletion.effective_at is not None and record.at <= fact.deletion.effective_at
-            if in_time and enforcement.deletion is not None and enforcement.deletion.contradicted:
-                return  # `delete_contradicted` tells it
-            self._tell(
-                fact.kind,
-                self.moment.told_at(record.at),
-                late_fee=fact.deletion.late_fee,
-                command_id=fact.deletion.command_id,
-                subject=record.event_id,
-                event_id=record.event_id,
-                payment_id=record.payment_id,
-                amount=format_money(record.amount),
-            )
-            return
+        if fact.payment is not None:
+            self._tell_payment_after_delete(fact, fact.payment)
+        elif fact.usage is not None:
+            self._tell_usage(fact, fact.usage)
+
+    def _tell_payment_after_delete(self, fact: Fact, record: Payment) -> None:
+        assert fact.deletion is not None  # such a fact always has it
+        deletion = self.enforcement.deletion
+        in_time = fact.deletion.effective_at is not None and record.at <= fact.deletion.effective_at
+        if in_time and deletion is not None and deletion.contradicted:
+            return  # `delete_contradicted` tells it
+        self._tell(
+            fact.kind,
+            self.moment.told_at(record.at),
+            late_fee=fact.deletion.late_fee,
+            command_id=fact.deletion.command_id,
+            subject=record.event_id,
+            event_id=record.event_id,
+            payment_id=record.payment_id,
+            amount=format_money(record.amount),
+        )
+
+    def _tell_usage(self, fact: Fact, record: Usage) -> None:
+        enforcement = self.enforcement
         command_id = None
         if fact.kind == "usage_while_suspended":
             breached = [stop for stop in enforcement.stops if stop.covers(record.service, record.started_at)]
             if not breached:
                 return
             command_id = breached[-1].command_id
-        episode = enforcement.episode
         self._tell(
             fact.kind,
             self.moment.told_at(record.at),
-            episode=episode,
+            episode=enforcement.episode,
             command_id=command_id,
             subject=record.event_id + (fact.package_id or ""),
             event_id=record.event_id,

@@ -185,13 +185,18 @@ class Enforcement(msgspec.Struct, array_like=True):
         return Commanded.RUN if self.suspension is None else Commanded.SUSPENDED
 
     @property
+    def status_number(self) -> int:
+        """The place of the account's status in `STATUSES`."""
+        if self.deletion is not None:
+            return 3
+        if self.suspension is not None:
+            return 2
+        return 0 if self.episode is None else 1
+
+    @property
     def status(self) -> str:
         """The account's: one of `STATUSES`."""
-        if self.deletion is not None:
-            return "deleted"
-        if self.suspension is not None:
-            return "suspended"
-        return "current" if self.episode is None else "in_arrears"
+        return STATUSES[self.status_number]
 
     def stop(self, start: Instant, services: tuple[str, ...], command_id: str | None) -> None:
         """Usage of these services from `start` on is a breach."""

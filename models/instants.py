@@ -55,9 +55,11 @@ _ENDS_KEPT: Final = 20_000  # 3,600 with Z and those of a few offsets, 3 MB
 _MILLIS: Final = {f".{milli:03}": milli * 1000 for milli in range(1000)}
 _MICROS: Final = {"Z": 0} | {f"{micro:03}Z": micro for micro in range(1000)}
 
-# The same the other way round, by the number of the hour since the epoch, and by that of the second in its hour.
+# The same the other way round, by the number of the hour since the epoch, by that of the second in its hour, and by the
+# microseconds of whole seconds in it.
 _HOUR_TEXTS: Final[dict[int, str]] = {}
 _SECOND_TEXTS: Final = tuple(_SECONDS)
+_END_TEXTS: Final = {shift: f"{text}Z" for text, shift in _SECONDS.items()}
 
 _HOUR_TEXT: Final = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([01][0-9]|2[0-3])")
 _END_TEXT: Final = re.compile(
@@ -88,10 +90,14 @@ def parse_instant(text: str) -> Instant:
 
 def format_instant(value: Instant) -> str:
     """UTC with Z, a fraction only if there is one, without trailing zeros. Raises OverflowError beyond the years."""
-    hour, rest = divmod(value, HOUR)
+    hour = value // HOUR
+    rest = value - hour * HOUR
+    text = _HOUR_TEXTS.get(hour) or _format_hour(hour)
+    whole = _END_TEXTS.get(rest)
+    if whole is not None:
+        return text + whole
     second, fraction = divmod(rest, SECOND)
-    text = (_HOUR_TEXTS.get(hour) or _format_hour(hour)) + _SECOND_TEXTS[second]
-    return f"{text}.{fraction:06}".rstrip("0") + "Z" if fraction else f"{text}Z"
+    return f"{text}{_SECOND_TEXTS[second]}.{fraction:06}".rstrip("0") + "Z"
 
 
 def _format_hour(hour: int) -> str:

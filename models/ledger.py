@@ -9,6 +9,9 @@ Laws of this file:
 
 A movement that arrives in order advances the fold by one step. One that arrives late (before what is folded already)
 makes it stale, and the next `settle` folds again from the base.
+
+A ledger is what is encoded, too. Most of it is history that is only ever asked whether it knows an id: folded movements
+and covered bills stay packed, as the bytes that they are encoded to, until something else is asked of them.
 """
 
 from __future__ import annotations
@@ -33,11 +36,16 @@ if TYPE_CHECKING:
 OPENING, ISSUED, ADJUSTED, VOIDED, TOPUP, DEBIT, GIFT, LIMIT, REOPEN = range(9)
 
 _BILL_KINDS: Final = frozenset((ISSUED, ADJUSTED, VOIDED))
+_CHANGES: Final = frozenset((ADJUSTED, VOIDED))
 _PAYMENTS: Final = frozenset((TOPUP, DEBIT, GIFT))
 _PAYMENT_KINDS: Final = {"topup": TOPUP, "refund": DEBIT, "reversal": DEBIT, "gift": GIFT}
 
 #: How many folded movements may lie before the horizon until they are dropped.
 _SLACK: Final = 64
+
+#: So many bits of an integral stay in its lower part.
+_CARRIED: Final = 62
+_BELOW: Final = (1 << _CARRIED) - 1
 
 
 class Movement(msgspec.Struct, array_like=True, gc=False):
@@ -77,19 +85,38 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Fold(msgspec.Struct, array_like=True, gc=False):
-    """The sum of the movements up to `at`. What holds at `at` itself is judged when a later instant is reached."""
+    """The sum of the movements up to `at`. What holds at `at` itself is judged when a later instant is reached.
+
+    Integrals soon need more than the 64 bits that an encoded number has: `carry` moves what is above 2^62 to fields of
+    their own.
+    """
 
     balance: Money = 0
     limit: Money = 0
     at: Instant = 0
     #: Start of the episode that ran before `at`; None if the account was clear.
     since: Instant | None = None
-    #: What was owed times how long, from `since` to `at` (millionths times µs).
+    #: What was owed times how long, from `since` to `at` (millionths times µs): its lower part.
     integral: int = 0
+    integral_above: int = 0
     #: The episode that ended last: its start, its end, its integral.
     ended_since: Instant | None = None
     ended_at: Instant = 0
     ended_integral: int = 0
+    ended_integral_above: int = 0
+
+    def whole_integral(self) -> int:
+        """What was owed times how long, from `since` to `at`."""
+        return (self.integral_above << _CARRIED) + self.integral
+
+    def carry(self) -> None:
+        """Split the integrals, ready to be encoded."""
+        if self.integral >> _CARRIED:
+            self.integral_above += self.integral >> _CARRIED
+            self.integral &= _BELOW
+        if self.ended_integral >> _CARRIED:
+            self.ended_integral_above += self.ended_integral >> _CARRIED
+            self.ended_integral &= _BELOW
 
     def add(self, movement: Movement, opened_since: Instant | None) -> None:
         """Add a movement of the instant `at`; `opened_since` is the `arrears_since` of an opening."""
@@ -97,10 +124,11 @@ class Fold(msgspec.Struct, array_like=True, gc=False):
         if kind == LIMIT:
             self.limit = movement.delta
         elif kind == REOPEN:  # "if the balance does not cover the bills, a new episode begins at its `at`"
-            self.since, self.integral = None, 0
+            self.since, self.integral, self.integral_above = None, 0, 0
         elif kind == OPENING:
             self.balance += movement.delta
-            self.since, self.integral = opened_since, 0  # its `at` counts as the start of the fee
+            # Its `at` counts as the start of the fee.
+            self.since, self.integral, self.integral_above = opened_since, 0, 0
         else:
             self.balance += movement.delta
 
@@ -109,140 +137,196 @@ class Fold(msgspec.Struct, array_like=True, gc=False):
         balance = self.balance
         if balance + self.limit < 0:  # R1
             if self.since is None:
-                self.since, self.integral = self.at, 0
+                self.since, self.integral, self.integral_above = self.at, 0, 0
             self.integral -= balance * (until - self.at)
         elif self.since is not None:
-            self.ended_since, self.ended_at, self.ended_integral = self.since, self.at, self.integral
+            self.ended_since, self.ended_at = self.since, self.at
+            self.ended_integral, self.ended_integral_above = self.integral, self.integral_above
             self.since = None
         self.at = until
 
 
-class Changes:
-    """What has changed since a ledger was encoded last, and in how many rows it was then.
+class Changes(msgspec.Struct, array_like=True):
+    """Of a ledger in rows: in how many rows it was encoded last (0: in none), and the ids of what has changed since."""
 
-    Nothing is kept until it is encoded for the first time: a replay never does.
-    """
-
-    __slots__ = ("bill_rows", "bills", "movement_rows", "movements", "tracked")
-
-    def __init__(self) -> None:
-        self.tracked = False
-        self.movements: set[str] = set()
-        self.bills: set[str] = set()
-        self.movement_rows = 0
-        self.bill_rows = 0
-
-    def encoded(self, movement_rows: int, bill_rows: int) -> None:
-        """Start anew."""
-        self.tracked = True
-        self.movement_rows, self.bill_rows = movement_rows, bill_rows
-        self.movements.clear()
-        self.bills.clear()
+    movement_rows: int = 0
+    bill_rows: int = 0
+    movements: set[str] = set()
+    bills: set[str] = set()
 
 
-class Ledger:
+class Known(msgspec.Struct, gc=False):
+    """What is not packed, by its ids."""
+
+    bills: dict[str, OpenBill] = {}
+    bill_events: dict[str, Movement] = {}
+    payment_events: dict[str, Movement] = {}
+    #: When a payment of this id was made.
+    topups: dict[str, Instant] = {}
+
+    def add(self, movement: Movement) -> None:
+        """A movement, by its id."""
+        if movement.kind in _BILL_KINDS:
+            self.bill_events[movement.event_id] = movement
+        elif movement.kind in _PAYMENTS:
+            self.payment_events[movement.event_id] = movement
+            if movement.kind == TOPUP:
+                self.topups[movement.ref] = movement.at
+
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack_movements: Final = msgspec.msgpack.Decoder(list[Movement]).decode
+_unpack_bills: Final = msgspec.msgpack.Decoder(list[OpenBill]).decode
+
+
+def _as_array(count: int, items: bytes) -> bytes:
+    """So many encoded items as one msgpack array."""
+    return b"\xdd" + count.to_bytes(4, "big") + items
+
+
+class Ledger(msgspec.Struct, array_like=True, gc=False):
     """The movements of one account within its history, and the fold over them."""
 
-    __slots__ = (
-        "_bill_events",
-        "_bills_by_id",
-        "_covered",
-        "_folded",
-        "_moved",
-        "_open_total",
-        "_payment_events",
-        "_stale",
-        "_topups",
-        "base",
-        "bills",
-        "changes",
-        "movements",
-        "opened_at",
-        "opened_since",
-        "tip",
-        "waiting",
-    )
+    tip: Fold = msgspec.field(default_factory=Fold)
+    #: What was folded before the horizon passed over it.
+    base: Fold = msgspec.field(default_factory=Fold)
+    #: History: movements that are folded, and bills that are covered; they come before all others.
+    packed_movements: bytes = b""
+    packed_bills: bytes = b""
+    packed_movement_count: int = 0
+    packed_bill_count: int = 0
+    #: The others. How many of the movements are folded already; whether one lies before what is folded.
+    movements: list[Movement] = []
+    folded: int = 0
+    stale: bool = False
+    #: Bills that are folded, in the order in which payments cover them: by `issued_at`, then `bill_id`. How many of the
+    #: first are covered, and what the others come to.
+    bills: list[OpenBill] = []
+    covered: int = 0
+    open_total: Money = 0
+    waiting: list[Waiting] = []
+    #: An opening's `at` and `arrears_since`.
+    opened_at: Instant | None = None
+    opened_since: Instant | None = None
+    #: While `known` is None: bills that are not folded.
+    ahead: list[OpenBill] = []
+    #: Made when it is needed first, and never encoded.
+    known: Known | None = None
+    #: None of a ledger that is not in rows.
+    changes: Changes | None = None
 
-    def __init__(self) -> None:
-        self.base = Fold()
-        self.tip = Fold()
-        self.movements: list[Movement] = []
-        #: In the order in which payments cover them: by `issued_at`, then `bill_id`.
-        self.bills: list[OpenBill] = []
-        self.waiting: list[Waiting] = []
-        #: An opening's `at` and `arrears_since`.
-        self.opened_at: Instant | None = None
-        self.opened_since: Instant | None = None
-        self._folded = 0
-        #: Whether something was folded since bills were covered last.
-        self._moved = False
-        self._stale = False
-        # Payments cover the oldest bills: how many of the list's first are covered, and what the others come to.
-        self._covered = 0
-        self._open_total: Money = 0
-        self.changes = Changes()
-        self._bills_by_id: dict[str, OpenBill] = {}
-        self._bill_events: dict[str, Movement] = {}
-        self._payment_events: dict[str, Movement] = {}
-        self._topups: dict[str, Instant] = {}
+    # -- packing ----------------------------------------------------------------------------------------------------
 
-    def resume(
-        self,
-        movements: list[Movement],
-        bills: list[OpenBill],
-        folded: int,
-        covered: int,
-        open_total: Money,
-        *,
-        stale: bool,
-    ) -> None:
-        """Take up where `movements`, `known_bills` and `position` were read (in any order of their items)."""
-        movements.sort(key=_order)
-        bills.sort(key=_bill_order)
-        self.movements = movements
-        self._folded, self._covered, self._open_total, self._stale = folded, covered, open_total, stale
-        self._bills_by_id = {bill.bill_id: bill for bill in bills}
-        ahead = {movement.ref for movement in movements[folded:] if movement.kind == ISSUED}
-        self.bills = [bill for bill in bills if bill.bill_id not in ahead] if ahead else bills
-        for movement in movements:
-            if movement.kind in _BILL_KINDS:
-                self._bill_events[movement.event_id] = movement
-            elif movement.kind in _PAYMENTS:
-                self._payment_events[movement.event_id] = movement
-                if movement.kind == TOPUP:
-                    self._topups[movement.ref] = movement.at
+    def counts(self) -> tuple[int, int]:
+        """How many movements there are, and how many bills."""
+        bills = len(self.bills) + len(self.ahead) if self.known is None else len(self.known.bills)
+        return self.packed_movement_count + len(self.movements), self.packed_bill_count + bills
 
-    def position(self) -> tuple[int, int, Money, bool]:
-        """How far the fold has come: movements folded, bills covered, the total of the others, whether it is stale."""
-        return self._folded, self._covered, self._open_total, self._stale
+    def pack(self) -> None:
+        """Pack what can be; of what has to be looked up by its ids nothing is left. Raises OverflowError."""
+        if not self.stale:
+            if self.folded:
+                packed = b"".join([_pack(movement) for movement in self.movements[: self.folded]])
+                self._drop_known()
+                self.packed_movements += packed
+                self.packed_movement_count += self.folded
+                del self.movements[: self.folded]
+                self.folded = 0
+            if self.covered and not any(movement.kind in _CHANGES for movement in self.movements):
+                packed = b"".join([_pack(bill) for bill in self.bills[: self.covered]])
+                self._drop_known()
+                self.packed_bills += packed
+                self.packed_bill_count += self.covered
+                del self.bills[: self.covered]
+                self.covered = 0
+        self._drop_known()
+
+    def not_folded(self, known: Known) -> list[OpenBill]:
+        """The bills that are not folded."""
+        if len(known.bills) == len(self.bills):
+            return []
+        here = {bill.bill_id for bill in self.bills}
+        return sorted((bill for bill in known.bills.values() if bill.bill_id not in here), key=_bill_order)
+
+    def _drop_known(self) -> None:
+        if self.known is not None:
+            self.ahead = self.not_folded(self.known)
+            self.known = None
+
+    def unpack(self) -> None:
+        """Lay everything open."""
+        if not (self.packed_movement_count or self.packed_bill_count):
+            return
+        self._drop_known()
+        if self.packed_movement_count:
+            self.movements[:0] = _unpack_movements(_as_array(self.packed_movement_count, self.packed_movements))
+            self.folded += self.packed_movement_count
+            self.packed_movements, self.packed_movement_count = b"", 0
+        if self.packed_bill_count:
+            self.bills[:0] = _unpack_bills(_as_array(self.packed_bill_count, self.packed_bills))
+            self.covered += self.packed_bill_count
+            self.packed_bills, self.packed_bill_count = b"", 0
+
+    def _by_ids(self) -> Known:
+        """What is not packed, by its ids."""
+        known = self.known
+        if known is None:
+            known = self.known = Known()
+            if self.movements or self.bills or self.ahead:
+                for movement in self.movements:
+                    known.add(movement)
+                known.bills = {bill.bill_id: bill for bill in (*self.bills, *self.ahead)}
+                self.ahead = []
+        return known
+
+    def resume(self, movements: list[Movement] | None, bills: list[OpenBill] | None) -> None:
+        """Take in what was in rows (None: it was not), in any order."""
+        if movements is not None:
+            self.movements = sorted(movements, key=_order)
+        if bills is not None:
+            bills.sort(key=_bill_order)
+            ahead = {movement.ref for movement in self.movements[self.folded :] if movement.kind == ISSUED}
+            self.bills = [bill for bill in bills if bill.bill_id not in ahead]
+            self.ahead = [bill for bill in bills if bill.bill_id in ahead]
 
     def known_bills(self) -> list[OpenBill]:
-        """Every bill that is not forgotten, in the order in which payments cover them."""
-        return sorted(self._bills_by_id.values(), key=_bill_order)
+        """Every bill that is not packed and not forgotten, in the order in which payments cover them."""
+        return sorted(self._by_ids().bills.values(), key=_bill_order)
 
     # -- what comes in ----------------------------------------------------------------------------------------------
 
     def known_bill_event(self, event_id: str, horizon: Instant) -> Movement | None:
         """The movement of a record of `bills` with this id, unless it is forgotten."""
-        known = self._bill_events.get(event_id)
+        known = self._by_ids().bill_events.get(event_id)
+        if known is None:
+            if _pack(event_id) not in self.packed_movements:  # nearly always
+                return None
+            self.unpack()
+            known = self._by_ids().bill_events.get(event_id)
         return known if known is not None and known.at >= horizon else None
 
     def known_payment_event(self, event_id: str, horizon: Instant) -> Movement | None:
         """The movement of a record of `payments` with this id, unless it is forgotten."""
-        known = self._payment_events.get(event_id)
+        known = self._by_ids().payment_events.get(event_id)
+        if known is None:
+            if _pack(event_id) not in self.packed_movements:
+                return None
+            self.unpack()
+            known = self._by_ids().payment_events.get(event_id)
         return known if known is not None and known.at >= horizon else None
 
     def issue(self, record: Bill, crc: int, horizon: Instant) -> list[tuple[Source, Refusal]]:
         """Charge a bill. Returns what waited for it in vain: adjustments dated before the bill."""
-        if self._bill(record.bill_id, horizon) is not None:
-            raise Refusal("conflict", "bill_id", f"bill {record.bill_id} has been issued already by another event")
-        bill = OpenBill(record.bill_id, record.at, record.amount, record.at)
-        self._bills_by_id[bill.bill_id] = bill
-        if self.changes.tracked:
-            self.changes.bills.add(bill.bill_id)
-        movement = Movement(record.at, ISSUED, record.event_id, -record.amount, record.bill_id, crc)
-        self._bill_events[record.event_id] = movement
+        bill_id, at, amount = record.bill_id, record.at, record.amount
+        if self._bill(bill_id, horizon) is not None:
+            raise Refusal("conflict", "bill_id", f"bill {bill_id} has been issued already by another event")
+        movement = Movement(at, ISSUED, record.event_id, -amount, bill_id, crc)
         self._insert(movement)
+        known = self._by_ids()
+        bill = known.bills[bill_id] = OpenBill(bill_id, at, amount, at)
+        known.bill_events[record.event_id] = movement
+        if self.changes is not None:
+            self.changes.bills.add(bill_id)
         return self._take_waiting(bill, record.currency, horizon) if self.waiting else []
 
     def change(self, record: Bill, crc: int, horizon: Instant, origin: Origin) -> bool:
@@ -254,24 +338,26 @@ class Ledger:
             self.waiting.append(Waiting(movement, record.amount, record.currency, origin()))
         else:
             self._change(bill, movement, record.amount)
-            self._bill_events[record.event_id] = movement
+            self._by_ids().bill_events[record.event_id] = movement
         return bill is not None
 
     def pay(self, record: Payment, crc: int, horizon: Instant) -> None:
         """Add a top-up, take a refund or a reversal, note a gift (R7: it pays nothing)."""
         kind = _PAYMENT_KINDS[record.kind]
-        delta = record.amount
+        payment_id, delta = record.payment_id, record.amount
         if kind == TOPUP:
-            paid_at = self._topups.get(record.payment_id)
+            paid_at = self._topup(payment_id)
             if paid_at is not None and paid_at >= horizon:
-                message = f"payment {record.payment_id} has been made already by another event"
+                message = f"payment {payment_id} has been made already by another event"
                 raise Refusal("conflict", "payment_id", message)
-            self._topups[record.payment_id] = record.at
         else:
             delta = -delta if kind == DEBIT else 0
-        movement = Movement(record.at, kind, record.event_id, delta, record.payment_id, crc)
-        self._payment_events[record.event_id] = movement
+        movement = Movement(record.at, kind, record.event_id, delta, payment_id, crc)
         self._insert(movement)
+        known = self._by_ids()
+        known.payment_events[record.event_id] = movement
+        if kind == TOPUP:
+            known.topups[payment_id] = record.at
 
     def control(self, record: Control, crc: int) -> None:
         """Take an opening, a credit limit or a reopen."""
@@ -304,27 +390,37 @@ class Ledger:
 
     def settle(self, now: Instant, horizon: Instant) -> None:
         """Fold every movement up to `now`."""
-        if self._stale:
+        if self.stale:
             self._restart()
         movements, tip = self.movements, self.tip
-        folded, count = self._folded, len(self.movements)
+        folded, count = self.folded, len(movements)
         remembered = now - horizon  # as of each instant: a movement may be folded long after it happened
+        moved = False
         while folded < count and (movement := movements[folded]).at <= now:
             if movement.at > tip.at:
-                if self._moved:
-                    self._folded = folded
+                if moved:
+                    self.folded = folded
                     self._cover(tip.at - remembered)
-                    folded, count = self._folded, len(movements)  # the horizon may have passed over some
+                    folded, count = self.folded, len(movements)  # the horizon may have passed over some
                 tip.close(movement.at)
-            tip.add(movement, self.opened_since)
+            if ISSUED <= movement.kind <= GIFT:
+                tip.balance += movement.delta
+            else:
+                tip.add(movement, self.opened_since)
             folded += 1
-            if movement.kind in _BILL_KINDS:
+            if movement.kind <= VOIDED and movement.kind != OPENING:
                 self._fold_bill(movement)
-            self._moved = True
-        self._folded = folded
-        if self._moved:
+            moved = True
+        if moved:
+            self.folded = folded
             self._cover(tip.at - remembered)
-            if folded > _SLACK and movements[_SLACK - 1].at < horizon:
+            self._let_go(horizon)
+
+    def _let_go(self, horizon: Instant) -> None:
+        """Fold what lies before the horizon, if it is much."""
+        if self.packed_movement_count + self.folded > _SLACK:
+            self.unpack()
+            if self.movements[_SLACK - 1].at < horizon:
                 self.fold(horizon)
 
     @property
@@ -346,23 +442,23 @@ class Ledger:
     def integral(self, now: Instant) -> int:
         """What was owed times how long, in the episode that runs (only while in arrears)."""
         tip = self.tip
-        return (tip.integral if tip.since is not None else 0) - tip.balance * (now - tip.at)
+        return (tip.whole_integral() if tip.since is not None else 0) - tip.balance * (now - tip.at)
 
     def ended(self) -> tuple[Instant | None, Instant, int]:
         """The episode that ended last: its start (None: there was none), its end, its integral."""
         tip = self.tip
         if tip.since is not None and not self.in_arrears:
-            return tip.since, tip.at, tip.integral
-        return tip.ended_since, tip.ended_at, tip.ended_integral
+            return tip.since, tip.at, tip.whole_integral()
+        return tip.ended_since, tip.ended_at, (tip.ended_integral_above << _CARRIED) + tip.ended_integral
 
     @property
     def has_more(self) -> bool:
         """Whether there are movements dated later than what is settled."""
-        return self._folded < len(self.movements)
+        return self.folded < len(self.movements)
 
     def next_after(self) -> Instant | None:
         """When the next of them counts."""
-        return self.movements[self._folded].at if self.has_more else None
+        return self.movements[self.folded].at if self.has_more else None
 
     def enough_since(self, least: Money) -> Instant:
         """Since when balance + limit has been at least `least`, as settled (it is now)."""
@@ -386,8 +482,9 @@ class Ledger:
 
     def _history(self) -> Iterator[tuple[Instant, Fold]]:
         """Each instant of the history with the fold at its end. For rare questions: it folds anew."""
+        self.unpack()
         fold = msgspec.structs.replace(self.base)
-        movements = self.movements[: self._folded]
+        movements = self.movements[: self.folded]
         yield fold.at, fold
         for index, movement in enumerate(movements):
             if movement.at > fold.at:
@@ -398,10 +495,10 @@ class Ledger:
 
     def unpaid(self, most: int) -> tuple[list[tuple[str, Money, Money]], int]:
         """The bills that are not covered, oldest first (bill_id, total, outstanding), at most `most`; and how many."""
-        left = max(0, self.tip.balance + self._open_total)  # what covers a part of the first of them
+        left = max(0, self.tip.balance + self.open_total)  # what covers a part of the first of them
         found: list[tuple[str, Money, Money]] = []
         count = 0
-        for bill in self.bills[self._covered :]:
+        for bill in self.bills[self.covered :]:
             if bill.total > left:
                 count += 1
                 if count <= most:
@@ -412,11 +509,23 @@ class Ledger:
     # -- bills ------------------------------------------------------------------------------------------------------
 
     def _bill(self, bill_id: str, horizon: Instant) -> OpenBill | None:
-        bill = self._bills_by_id.get(bill_id)
+        bill = self._by_ids().bills.get(bill_id)
+        if bill is None:
+            if _pack(bill_id) not in self.packed_bills:  # nearly always
+                return None
+            self.unpack()
+            bill = self._by_ids().bills.get(bill_id)
         if bill is not None and self._is_forgotten(bill, horizon):
             self.fold(horizon)
-            return self._bills_by_id.get(bill_id)
+            return self._by_ids().bills.get(bill_id)
         return bill
+
+    def _topup(self, payment_id: str) -> Instant | None:
+        paid_at = self._by_ids().topups.get(payment_id)
+        if paid_at is None and _pack(payment_id) in self.packed_movements:
+            self.unpack()
+            return self._by_ids().topups.get(payment_id)
+        return paid_at
 
     def _change(self, bill: OpenBill, movement: Movement, total: Money) -> None:
         if movement.at < bill.issued_at:
@@ -435,23 +544,25 @@ class Ledger:
             bill.final = total
         else:
             following.delta += total - before
-            if self.changes.tracked:
+            if self.changes is not None:
                 self.changes.movements.add(following.event_id)
-            self._stale = self._stale or following.at <= self.tip.at
+            self.stale = self.stale or following.at <= self.tip.at
         bill.changed_at = max(bill.changed_at, movement.at)
-        if self.changes.tracked:
+        if self.changes is not None:
             self.changes.bills.add(bill.bill_id)
         self._insert(movement)
 
     def _changes(self, bill: OpenBill, *, after: Instant) -> bool:
         if bill.changed_at <= after:
             return False
+        self.unpack()
         return any(m.at > after and m.ref == bill.bill_id and m.kind == ADJUSTED for m in self.movements)
 
     def _neighbours(self, bill: OpenBill, movement: Movement) -> tuple[Money, Movement | None]:
         """The bill's total before this change, and the change that comes next."""
         if movement.at > bill.changed_at:
             return bill.final, None
+        self.unpack()
         key = _order(movement)
         later = [m for m in self.movements if m.kind in _BILL_KINDS and m.ref == bill.bill_id and _order(m) > key]
         return bill.final + sum(m.delta for m in later), later[0] if later else None
@@ -464,7 +575,7 @@ class Ledger:
             try:
                 if self._is_new(change, horizon, currency):
                     self._change(bill, change.movement, change.total)
-                    self._bill_events[change.movement.event_id] = change.movement
+                    self._by_ids().bill_events[change.movement.event_id] = change.movement
             except Refusal as refusal:
                 refused.append((change.source, refusal))
         return refused
@@ -481,7 +592,8 @@ class Ledger:
         return True
 
     def _unknown(self, change: Waiting) -> Refusal:
-        bill = self._bills_by_id.get(change.movement.ref)
+        self.unpack()
+        bill = self._by_ids().bills.get(change.movement.ref)
         if bill is not None:
             return self._dated_before(bill)
         message = f"bill {change.movement.ref} is not known: it was never issued, or is paid and forgotten"
@@ -494,90 +606,96 @@ class Ledger:
     # -- folding ----------------------------------------------------------------------------------------------------
 
     def _insert(self, movement: Movement) -> None:
-        if self.changes.tracked:
+        if self.changes is not None:
             self.changes.movements.add(movement.event_id)
+        if movement.at <= self.tip.at and self.packed_movement_count:
+            self.unpack()
         movements = self.movements
         if not movements or movements[-1].at < movement.at:
             movements.append(movement)
             return
         index = bisect_right(movements, _order(movement), key=_order)
         movements.insert(index, movement)
-        if index < self._folded:
-            self._stale = True
+        if index < self.folded:
+            if not self.stale:
+                self.unpack()
+            self.stale = True
 
     def _fold_bill(self, movement: Movement) -> None:
-        bill = self._bills_by_id[movement.ref]
+        bill = self._by_ids().bills[movement.ref]
         bills = self.bills
-        if movement.kind == ISSUED:
-            if bills and _bill_order(bill) < _bill_order(bills[-1]):
-                index = bisect_right(bills, _bill_order(bill), key=_bill_order)
-                bills.insert(index, bill)
-                if index < self._covered:
-                    self._covered += 1
-            else:
-                bills.append(bill)
         bill.total -= movement.delta
-        if self.changes.tracked:
+        if self.changes is not None:
             self.changes.bills.add(bill.bill_id)
+        if movement.kind == ISSUED:
+            if not bills or bills[-1].issued_at < bill.issued_at:
+                bills.append(bill)
+                self.open_total += bill.total
+                return
+            index = bisect_right(bills, _bill_order(bill), key=_bill_order)
+            bills.insert(index, bill)
+            if index < self.covered:
+                self.covered += 1
         if not self._is_covered(bill):
-            self._open_total -= movement.delta
+            self.open_total -= movement.delta
 
     def _is_covered(self, bill: OpenBill) -> bool:
-        return self._covered > 0 and _bill_order(bill) <= _bill_order(self.bills[self._covered - 1])
+        return self.covered > 0 and _bill_order(bill) <= _bill_order(self.bills[self.covered - 1])
 
     def _cover(self, horizon: Instant) -> None:
         """Everything of the instant is in: move the line between the covered bills and the open ones.
 
         The bills up to the line are covered as long as those behind it come to what is owed, or more.
         """
-        self._moved = False
-        bills = self.bills
         owed = -self.tip.balance
-        if self._covered and self._open_total < owed:
+        if self.open_total < owed and (self.covered or self.packed_bill_count):
+            self.unpack()
             self._forget_bills(horizon)  # what is forgotten cannot be owed again
-            while self._covered and self._open_total < owed:
-                self._covered -= 1
-                self._open_total += bills[self._covered].total
-        while self._covered < len(bills) and self._open_total - (bill := bills[self._covered]).total >= owed:
-            self._open_total -= bill.total
-            self._covered += 1
+            while self.covered and self.open_total < owed:
+                self.covered -= 1
+                self.open_total += self.bills[self.covered].total
+        bills = self.bills
+        while self.covered < len(bills) and self.open_total - (bill := bills[self.covered]).total >= owed:
+            self.open_total -= bill.total
+            self.covered += 1
             bill.covered_at = self.tip.at
-            if self.changes.tracked:
+            if self.changes is not None:
                 self.changes.bills.add(bill.bill_id)
 
     def fold(self, horizon: Instant) -> None:
         """Fold what lies before the horizon into the base, and forget the ids and the covered bills of before."""
-        if self._stale:
+        if self.stale:
             return
-        movements = self.movements
+        self.unpack()
+        movements, known = self.movements, self._by_ids()
         count = 0
-        while count < self._folded and movements[count].at < horizon:
+        while count < self.folded and movements[count].at < horizon:
             movement = movements[count]
             if movement.at > self.base.at:
                 self.base.close(movement.at)
             self.base.add(movement, self.opened_since)
-            if self.changes.tracked:
+            if self.changes is not None:
                 self.changes.movements.add(movement.event_id)
-            events = self._bill_events if movement.kind in _BILL_KINDS else self._payment_events
+            events = known.bill_events if movement.kind in _BILL_KINDS else known.payment_events
             if events.get(movement.event_id) is movement:
                 del events[movement.event_id]
-            if movement.kind == TOPUP and self._topups.get(movement.ref) == movement.at:
-                del self._topups[movement.ref]
+            if movement.kind == TOPUP and known.topups.get(movement.ref) == movement.at:
+                del known.topups[movement.ref]
             count += 1
         del movements[:count]
-        self._folded -= count
+        self.folded -= count
         self._forget_folded_bills(horizon)
 
     def _is_forgotten(self, bill: OpenBill, horizon: Instant) -> bool:
         """Covered, and `history` has passed since its last change (being covered is one)."""
-        if bill.changed_at >= horizon or self._stale:
+        if bill.changed_at >= horizon or self.stale:
             return False
         if bill.total == 0:
             return True
         return self._is_covered(bill) and (bill.covered_at is None or bill.covered_at < horizon)
 
     def _forget_bills(self, horizon: Instant) -> None:
-        if any(self._is_forgotten(bill, horizon) for bill in self.bills[: self._covered]):
+        if any(self._is_forgotten(bill, horizon) for bill in self.bills[: self.covered]):
             self.fold(horizon)
 
     def _forget_folded_bills(self, horizon: Instant) -> None:
@@ -585,12 +703,13 @@ class Ledger:
         if not forgotten:
             return
         ids = {bill.bill_id for bill in forgotten}
-        self._covered -= sum(self._is_covered(bill) for bill in forgotten)
+        self.covered -= sum(self._is_covered(bill) for bill in forgotten)
         self.bills[:] = [bill for bill in self.bills if bill.bill_id not in ids]
-        if self.changes.tracked:
+        if self.changes is not None:
             self.changes.bills |= ids
+        known = self._by_ids()
         for bill_id in ids:
-            del self._bills_by_id[bill_id]
+            del known.bills[bill_id]
 
     def _restart(self) -> None:
         """Go back to the base: a movement has arrived that belongs before what was folded."""
@@ -601,17 +720,18 @@ class Ledger:
                 in_window[movement.ref] = in_window.get(movement.ref, 0) + movement.delta
                 if movement.kind == ISSUED:
                     issued.add(movement.ref)
-        for bill in self._bills_by_id.values():
+        known = self._by_ids().bills
+        for bill in known.values():
             bill.total = bill.final + in_window.get(bill.bill_id, 0)
             bill.covered_at = None
-        if self.changes.tracked:
-            self.changes.bills.update(self._bills_by_id)
+        if self.changes is not None:
+            self.changes.bills.update(known)
         self.bills = [bill for bill in self.bills if bill.bill_id not in issued]
         self.tip = msgspec.structs.replace(self.base)
-        self._folded, self._stale = 0, False
-        self._covered, self._open_total = 0, sum(bill.total for bill in self.bills)
+        self.folded, self.stale = 0, False
+        self.covered, self.open_total = 0, sum(bill.total for bill in self.bills)
         self._cover(0)
-        for bill in self.bills[: self._covered]:
+        for bill in self.bills[: self.covered]:
             bill.covered_at = None  # before the horizon, whenever it was
 
 

@@ -107,6 +107,10 @@ def marks(
     `allowances` are those in force by now, oldest first. No mark lies before `floor` (an opening's `at`).
     `suspended_at` is when the account was suspended, None if it is not.
     """
+    if held is NO_HOLDS and not allowances:  # nearly always
+        suspend = max(since + policy.suspend_after, floor)
+        delete = max((suspend if policy.delete_clock == "suspension" else since) + policy.delete_after, floor)
+        return Marks(suspend if suspend <= LAST_INSTANT else NEVER, delete if delete <= LAST_INSTANT else NEVER)
     granted: Duration = 0
     later = []
     for allowance in allowances:

@@ -27,6 +27,10 @@ _FINE_SCALE: Final = {decimals: 10 ** (FINE_DECIMALS - decimals) for decimals in
 _MONEY_UNIT: Final = 10**MONEY_DECIMALS
 _FINE_UNIT: Final = 10**FINE_DECIMALS
 
+_CENT: Final = _MONEY_UNIT // 100
+#: What stands behind the whole of an amount with so many hundredths.
+_CENT_TEXTS: Final = ("", *(f".{cents:02}".rstrip("0") for cents in range(1, 100)))
+
 # Amounts recur (0, 100, 9.99): the first so many texts without a sign are remembered, 8 MB a table at most.
 _MONEY_SEEN: Final[dict[str, Money]] = {}
 _FINE_SEEN: Final[dict[str, Fine]] = {}
@@ -73,6 +77,9 @@ def parse_signed_fine(text: str) -> Fine:
 
 def format_money(value: Money) -> str:
     """The shortest form: "128.4", "0", "-3"."""
+    if value >= 0 and not value % _CENT:  # most amounts have two decimals
+        cents = value // _CENT
+        return f"{cents // 100}{_CENT_TEXTS[cents % 100]}" if cents else "0"
     return _format(value, _MONEY_UNIT, MONEY_DECIMALS)
 
 

@@ -150,14 +150,14 @@ class Monitor:
         for account_id, seen in self.accounts.peeks():
             if seen.due is not None:
                 self._due.append((seen.due, account_id))
-            if seen.is_held_back:  # tried again: what held it back may be gone
+            if seen.held_back:  # tried again: what held it back may be gone
                 self.everybody.stopped.add(account_id)
                 self._touched[account_id] = True
-            elif seen.is_touched:
+            elif seen.touched:
                 self._touched[account_id] = False
             if seen.is_waiting:
                 self._waiting.add(account_id)
-            if seen.is_unseen and not seen.is_touched:
+            if seen.unseen and not seen.touched:
                 self._unseen[account_id] = self.clock
         self._due += [(at, EVERYBODY) for at in self.everybody.standing.begins() if at > self.everybody.decided_to]
         heapify(self._due)
@@ -471,7 +471,11 @@ class Monitor:
         return next(iter(self._unseen.values()), NEVER) <= now
 
     def take_usage_views(self, as_of: Instant, most: int) -> list[AccountView]:
-        """Live: of so many of those accounts at most. One that waits for a decision has its view after that."""
+        """Live: of so many of those accounts at most. One that waits for a decision has its view after that.
+
+        No decision is for an earlier instant after that.
+        """
+        self.everybody.decided_to = max(self.everybody.decided_to, as_of)
         chosen = []
         for account_id, at in islice(self._unseen.items(), most):
             if at > as_of:

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from models.codec import decode_account, encode_account, peek
+from models.enforcement import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from models.account import Account
     from models.codec import Peek
     from models.instants import Instant
+    from models.money import Money
 
 #: Accounts with rows stay decoded, as long as there are no more of them than this.
 _KEPT_OPEN: Final = 1000
@@ -41,11 +43,15 @@ class Tally:
         for head, sign in ((before, -1), (after, 1)):
             if head is not None:
                 seen = peek(head)
-                status = seen.status
-                self.accounts[status] += sign
-                self.pending += sign * (seen.due is not None)
-                if seen.owed and seen.currency is not None:
-                    self.owed[status, seen.currency] += sign * seen.owed
+                self.add(seen.status, seen.owed, seen.currency, is_pending=seen.is_pending, sign=sign)
+
+    def add(self, number: int, owed: Money, currency: str | None, *, is_pending: bool, sign: int = 1) -> None:
+        """One account more of this status, or with `sign` -1 one less."""
+        status = STATUSES[number]
+        self.accounts[status] += sign
+        self.pending += sign * is_pending
+        if owed and currency is not None:
+            self.owed[status, currency] += sign * owed
 
 
 class AccountStore:
@@ -95,6 +101,15 @@ class AccountStore:
         account = self._open.get(account_id)
         return peek(self._heads[account_id]).due if account is None else account.due
 
+    def seen(self, account_id: str) -> Peek | None:
+        """What can be seen of an account as it was committed, if it was, without decoding it."""
+        head = self._heads.get(account_id)
+        return None if head is None else peek(head)
+
+    def copy_of(self, account_id: str) -> Account:
+        """An account as it was committed, which stays closed: what is done to the copy is done to nothing."""
+        return decode_account(account_id, self._heads[account_id], self._rows.get(account_id, _NO_ROWS))
+
     def active(self) -> Iterable[str]:
         """Ids of the accounts of which anything was ever commanded or told."""
         closed = [account_id for account_id, head in self._heads.items() if peek(head).is_active]
@@ -111,10 +126,16 @@ class AccountStore:
         """Close the open accounts: the journal's records, (key, value or None for a row that is gone)."""
         changes: list[tuple[bytes, bytes | None]] = []
         for account_id, account in self._open.items():
+            before = account.status, account.owed, account.is_pending
             head, rows = encode_account(account)
             key = account_id.encode()
             changes.append((key, head))
-            self.tally.change(self._heads.get(account_id), head)
+            after = account.status, account.owed, account.is_pending
+            if account_id not in self._heads:
+                self.tally.add(after[0], after[1], account.currency, is_pending=after[2])
+            elif before != after:
+                self.tally.add(before[0], before[1], account.currency, is_pending=before[2], sign=-1)
+                self.tally.add(after[0], after[1], account.currency, is_pending=after[2])
             self._heads[account_id] = head
             if rows:
                 kept = self._rows.setdefault(account_id, {})

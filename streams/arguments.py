@@ -33,7 +33,7 @@ app = typer.Typer(
 #: The heading under which `arrears --help` lists the commands that need no Kafka.
 FILES = "The rule, on files"
 
-policy_app = typer.Typer(help="Check policy files.")
+policy_app = typer.Typer(help="Check policy files, put them in force, tell what is in force.")
 
 
 # Options that several commands have -------------------------------------------------------------------------------
@@ -268,7 +268,6 @@ def sample(
     )
 
 
-@app.command(rich_help_panel=LOCAL_BROKER, epilog=_example("arrears demo --data my-records --seconds 120"))
 def demo(
     data: Annotated[
         str | None,
@@ -327,7 +326,9 @@ def check(
 
 app.add_typer(policy_app, name="policy", rich_help_panel=FILES)
 add_live_commands(app)
-add_tools(app)
+# After them: the help lists its groups in the order in which they come.
+app.command(rich_help_panel=LOCAL_BROKER, epilog=_example("arrears demo --data my-records --seconds 120"))(demo)
+add_tools(app, policy_app)
 
 
 def run(arguments: list[str]) -> int:

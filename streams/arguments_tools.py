@@ -13,6 +13,9 @@ from typing import Annotated
 import typer
 
 from streams.arguments_kafka import LIVE, Connected, settings_of
+from streams.faults import Unusable
+
+_STATUSES = ("current", "in_arrears", "suspended", "deleted")
 
 
 def _example(command: str) -> str:
@@ -162,9 +165,163 @@ def control(
     run.control(settings_of(ctx), run.Given(kind, account, reason, actor, at, fields), yes=yes, as_json=as_json)
 
 
-def add_tools(app: typer.Typer) -> None:
+# What came out --------------------------------------------------------------------------------------------------------
+
+
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", envvar="ARREARS_FOLLOW", help="Then those that come, until Ctrl-C.")
+]
+Account = Annotated[
+    str | None,
+    typer.Option(
+        "--account", "-a", metavar="ACCOUNT", envvar="ARREARS_ACCOUNT", help="Of this one only.", show_default=False
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INSTANT",
+        envvar="ARREARS_SINCE",
+        help="What was published at this instant or later, or within so long (PT1H).",
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", "-n", metavar="N", envvar="ARREARS_LIMIT", help="The last N of them.", show_default=False),
+]
+JsonLines = Annotated[
+    bool, typer.Option("--json", envvar="ARREARS_JSON", help="A line of JSON each, on a terminal too.")
+]
+
+
+def commands(
+    ctx: typer.Context,
+    follow: Follow = False,
+    account: Account = None,
+    since: Since = None,
+    limit: Limit = None,
+    as_json: JsonLines = False,
+) -> None:
+    """List what was commanded: suspend, restore, delete. Committed commands only, in the order of publication."""
+    from streams import listing as run
+
+    given = run.Given(follow, account, since, limit)
+    run.list_outputs("commands", settings_of(ctx), given, as_json=as_json)
+
+
+def notices(
+    ctx: typer.Context,
+    follow: Follow = False,
+    account: Account = None,
+    since: Since = None,
+    limit: Limit = None,
+    as_json: JsonLines = False,
+) -> None:
+    """List what customers and operators were told. Committed notices only, in the order of publication."""
+    from streams import listing as run
+
+    given = run.Given(follow, account, since, limit)
+    run.list_outputs("notices", settings_of(ctx), given, as_json=as_json)
+
+
+def dead_letters(
+    ctx: typer.Context,
+    follow: Follow = False,
+    account: Account = None,
+    since: Since = None,
+    limit: Limit = None,
+    as_json: JsonLines = False,
+) -> None:
+    """List the records that could not be used, and why."""
+    from streams import listing as run
+
+    given = run.Given(follow, account, since, limit)
+    run.list_outputs("dead-letters", settings_of(ctx), given, as_json=as_json)
+
+
+def accounts(
+    ctx: typer.Context,
+    follow: Follow = False,
+    account: Account = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATUS",
+            envvar="ARREARS_STATUS",
+            help="Those that are current, in_arrears, suspended or deleted.",
+            autocompletion=lambda incomplete: [one for one in _STATUSES if one.startswith(incomplete)],
+            show_default=False,
+        ),
+    ] = None,
+    since: Since = None,
+    limit: Limit = None,
+    as_json: JsonLines = False,
+) -> None:
+    """List the accounts as they stand: the last view of each. With --limit those that have changed last."""
+    from streams import listing as run
+
+    if status is not None and status not in _STATUSES:
+        raise Unusable(f"--status must be {', '.join(_STATUSES[:-1])} or {_STATUSES[-1]}")
+    given = run.Given(follow, account, since, limit, status)
+    run.list_outputs("accounts", settings_of(ctx), given, as_json=as_json)
+
+
+# Policies -------------------------------------------------------------------------------------------------------------
+
+
+def apply(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The policy file (YAML).", show_default=False)],
+    without_notice: Annotated[
+        bool,
+        typer.Option(
+            "--without-notice",
+            envvar="ARREARS_WITHOUT_NOTICE",
+            help="A new version may hold sooner than in 30 days (14.2). Customers have to have agreed.",
+        ),
+    ] = False,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", envvar="ARREARS_CONTROL_REASON", help="Why, for whoever asks later."),
+    ] = None,
+    actor: Annotated[str | None, _of("actor", "NAME", "Who sends it. Without it your name on this machine.")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Put the policies of a file in force, on every partition at once.
+
+    What changes is told in words, and asked. The content of a version never changes; a new version holds 30 days from
+    now at the earliest. An episode that runs keeps the version that it began under.
+    """
+    from streams import policy_apply as run
+
+    given = run.Applied(file, reason, actor, without_notice)
+    run.apply_policies(settings_of(ctx), given, yes=yes, as_json=as_json)
+
+
+def show(ctx: typer.Context, as_json: Json = False) -> None:
+    """Tell which policies each partition holds, and which are on their way."""
+    from streams import policy_apply as run
+
+    run.show_policies(settings_of(ctx), as_json=as_json)
+
+
+def add_tools(app: typer.Typer, policy_app: typer.Typer) -> None:
     """Add them all to the command line."""
+    example = _example("arrears policy apply policies.yaml --brokers 127.0.0.1:9092")
+    policy_app.command(cls=Connected, epilog=example)(apply)
+    example = _example("arrears policy show --brokers 127.0.0.1:9092")
+    policy_app.command(cls=Connected, epilog=example)(show)
     example = _example("arrears load --brokers 127.0.0.1:9092 --bills bills.jsonl --payments payments.jsonl")
     app.command(cls=Sending, rich_help_panel=LIVE, epilog=example)(load)
     example = _example("arrears control hold acct-0042 --until +P7D --reason 'ticket 4711' --brokers 127.0.0.1:9092")
     app.command(cls=Sending, rich_help_panel=LIVE, epilog=example)(control)
+    for name, command in (
+        ("commands", commands),
+        ("notices", notices),
+        ("dead-letters", dead_letters),
+        ("accounts", accounts),
+    ):
+        example = _example(f"arrears {name} --brokers 127.0.0.1:9092 --follow")
+        app.command(name, cls=Sending, rich_help_panel=LIVE, epilog=example)(command)

@@ -117,7 +117,7 @@ def fields_of(given: Given, clock: Instant) -> dict[str, object]:
         "event_id": str(uuid.uuid4()),
         "account_id": given.account,
         "kind": kind,
-        "actor": _user() if given.actor is None else given.actor,
+        "actor": user() if given.actor is None else given.actor,
         "reason": given.reason,
         "at": format_instant(at),
     }
@@ -142,7 +142,8 @@ def _duration(text: str) -> int:
         raise Unusable(f"--until {error}, after a plus") from None
 
 
-def _user() -> str:
+def user() -> str:
+    """Who types this. Raises `Unusable` if nobody knows."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):

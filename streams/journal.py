@@ -164,7 +164,7 @@ class Journal:
                         for record in records:
                             key = record.key
                             if key == CHECKPOINT:
-                                positions = _decode_positions(record.value)
+                                positions = decode_positions(record.value)
                             elif key is not None:
                                 take(key, record.value)
         except (Unanswered, KafkaError) as error:
@@ -317,7 +317,8 @@ def _encode_positions(positions: Mapping[str, int]) -> bytes:
     return bytes((VERSION,)) + msgspec.msgpack.encode(dict(positions))
 
 
-def _decode_positions(value: bytes | None) -> dict[str, int]:
+def decode_positions(value: bytes | None) -> dict[str, int]:
+    """What stands under `CHECKPOINT`: by input, the next offset. Raises NewerState."""
     if value is None:
         return {}
     if value[0] > VERSION:

@@ -13,7 +13,8 @@ Laws of this file:
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
+from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import OffsetOutOfRangeError, for_code  # type: ignore[import-untyped]
@@ -125,3 +126,39 @@ class Reader(Watermarks):
                 left[partition] = reached
                 if reached >= ends[partition]:
                     del left[partition]
+
+    async def merged(
+        self, positions: Mapping[Partition, int], ends: Mapping[Partition, int]
+    ) -> AsyncIterator[list[tuple[Partition, Record]]]:
+        """The records of several partitions up to these ends, by their timestamps; those of one partition in order."""
+        left = {partition: position for partition, position in positions.items() if position < ends[partition]}
+        here: dict[Partition, deque[Record]] = {partition: deque() for partition in left}
+        while left or any(here.values()):
+            wanted = {partition: position for partition, position in left.items() if not here[partition]}
+            for partition, (records, reached) in (await self.fetch(wanted)).items() if wanted else ():
+                here[partition].extend(record for record in records if record.offset < ends[partition])
+                left[partition] = reached
+                if reached >= ends[partition]:
+                    del left[partition]
+            if all(here[partition] for partition in left):
+                yield _earliest_first(here, left)
+
+
+def _earliest_first(
+    here: Mapping[Partition, deque[Record]], left: Mapping[Partition, int]
+) -> list[tuple[Partition, Record]]:
+    """Take what is certainly next, up to where one that has more has none here."""
+    heads = [(records[0].timestamp, partition) for partition, records in here.items() if records]
+    heapify(heads)
+    taken: list[tuple[Partition, Record]] = []
+    while heads:
+        _, partition = heads[0]
+        records = here[partition]
+        taken.append((partition, records.popleft()))
+        if records:
+            heapreplace(heads, (records[0].timestamp, partition))
+        else:
+            heappop(heads)
+            if partition in left:
+                break
+    return taken

@@ -30,6 +30,7 @@ from models.records import TOPICS, Control
 from models.refusal import Refusal
 from models.store import AccountStore
 from streams.admission import account_of_unusable, admit, check_partition, source_of
+from streams.census import keep_counting
 from streams.clock import steady_now
 from streams.faults import Unusable
 from streams.fetched import OffsetGone
@@ -335,6 +336,7 @@ class Table:
         now = monitor.clock = max(monitor.everybody.decided_to, self._capped(context.clock()))
         here = (topic, self.partition)
         latest = self.kept.watermarks.get(topic, FIRST_INSTANT)
+        occurred = now
         refused_before, waiting, store = monitor.refused, 0, self.store
         record = records[0]
         try:
@@ -350,6 +352,7 @@ class Table:
                 if admitted is not None:
                     if monitor.apply(admitted, lambda record=record: source_of(here, record)):  # type: ignore[misc]
                         latest = max(latest, admitted.at)
+                        occurred = min(occurred, admitted.at)
                         if topic == "bills":
                             payments.bill(now)
                         elif type(admitted) is Control and admitted.kind == "resume":
@@ -365,6 +368,7 @@ class Table:
         self.kept.watermarks[topic] = latest
         self._pending += len(records)
         self._count(topic, records, monitor.refused - refused_before, waiting, now)
+        context.metrics.record_age.labels(topic, "occurred").observe((now - occurred) / SECOND)
 
     def _resumed(self, control: Control, now: Instant) -> None:
         if control.account_id == EVERYBODY:
@@ -395,10 +399,22 @@ class Table:
 
     async def run(self) -> None:
         """Fence, decide, commit, until it fails; the error is raised."""
-        while True:
-            await self._until_work()
-            await self._gather()
-            await self._cycle()
+        monitor = self.monitor
+        counting = asyncio.ensure_future(
+            keep_counting(self.store, monitor.everybody, monitor.terms, self._now, self.metrics)
+        )
+        counting.add_done_callback(self._counted)
+        try:
+            while True:
+                await self._until_work()
+                await self._gather()
+                await self._cycle()
+        finally:
+            counting.cancel()
+
+    def _counted(self, counting: asyncio.Future[None]) -> None:
+        if not counting.cancelled() and (error := counting.exception()) is not None:
+            self.context.say(f"partition {self.partition}: what lies ahead is counted no more ({error!r})")
 
     async def _until_work(self) -> None:
         while not self._work.is_set():
@@ -441,7 +457,8 @@ class Table:
                 self.context.say(f"partition {self.partition}: nothing is decided while the brokers are away ({error})")
                 await asyncio.sleep(_WAKE_S)
                 return
-        self._take_usage_views()
+        if self._fence is None:  # a decision for an earlier instant may follow: views do not go back
+            self._take_usage_views()
         if self._fence is not None and await self._opens(self._fence):
             await self._decide(self._fence)
         else:
@@ -651,8 +668,19 @@ class Table:
     def _tell_command(self, command: Command, now: Instant) -> None:
         metrics = self.context.metrics
         metrics.commands.labels(command.action, command.reason).inc()
-        delay = (now - parse_instant(command.effective_at)) / SECOND
-        metrics.decision_delay.labels(command.action).observe(max(0.0, delay))
+        delay = now - parse_instant(command.effective_at) - self._lateness(command)
+        metrics.decision_delay.labels(command.action).observe(max(0, delay) / SECOND)
+
+    def _lateness(self, command: Command) -> Duration:
+        """What the policy has it wait past its mark: no delay of ours."""
+        policy = next(one for one in self.monitor.everybody.versions if one.label == command.policy)
+        match command.action:
+            case "suspend":
+                return policy.lateness_suspend
+            case "delete":
+                return policy.lateness_delete
+            case _:
+                return 0
 
     def _tell_metrics(self) -> None:
         here, monitor, now = self.metrics, self.monitor, self._now()

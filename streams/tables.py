@@ -34,7 +34,7 @@ from streams.table import Defect, OtherPartitions, Table
 from streams.watermarks import Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from streams.fetched import Partition
@@ -114,21 +114,23 @@ class Tables:
         """Until it is cancelled: see that the topics keep their partitions, and that none waits for what was lost."""
         while True:
             await asyncio.sleep(_WATCH_S)
+            tables = list(self.tables.values())
+            inputs = {(topic, 0) for topic in TOPICS}.union(*(table.inputs for table in tables))
             try:
-                await self.context.fences.ends([(topic, 0) for topic in TOPICS])
+                found = await self.context.fences.ends(inputs)
             except Unanswered:
                 continue
             except Repartitioned as error:
                 await self.app.crash(error)
                 return
-            for table in list(self.tables.values()):
-                await self._read_again(table)
+            for table in tables:
+                await self._read_again(table, {topic: found[topic, table.partition].stable for topic in TOPICS})
 
-    async def _read_again(self, table: Table) -> None:
-        """Ask again for what Kafka has and nobody has brought since the last look."""
+    async def _read_again(self, table: Table, ends: Mapping[str, int]) -> None:
+        """Ask again for what is committed below these ends and has not come since the last look."""
         for topic in TOPICS:
             here, expected = (topic, table.partition), table.expected(topic)
-            is_behind = expected < table.ends.get(topic, 0) and not table.has_unapplied(topic)
+            is_behind = expected < ends[topic] and not table.has_unapplied(topic)
             if is_behind and self._seen.get(here) == expected and self.tables.get(table.partition) is table:
                 await self.app.batches.release({TP(*here): expected})
             self._seen[here] = expected

@@ -20,6 +20,7 @@ Laws of this file:
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 import faust
@@ -329,8 +330,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if self._consumer is not None:
             stopping = asyncio.ensure_future(self._consumer.stop())
             await asyncio.wait({stopping}, timeout=_STOP_WITHIN_S)
-            if stopping.done() and (error := stopping.exception()):
+            # What it waits for inside may be cancelled under it: then it has stopped, too.
+            if stopping.done() and not stopping.cancelled() and (error := stopping.exception()):
                 self.log.warning("the consumer did not stop well: %r", error)
+
+    def _start_thread(self) -> None:
+        # What has failed in the thread has crashed the app by then; raised here, Python would print it once more.
+        with suppress(Exception):
+            super()._start_thread()
+
+    def _stopped_set(self) -> None:
+        with suppress(RuntimeError):  # the thread has ended, and closed its loop
+            super()._stopped_set()
 
     def close(self) -> None:
         """Faust would close parts of the consumer in the wrong thread, and so never leave the group."""

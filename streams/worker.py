@@ -63,6 +63,8 @@ _BUFFERED_BATCHES: Final = 16
 #: From the signal to the last word. A process that hangs later than that is ended: nothing is lost by it.
 _STOP_WITHIN_S: Final = 8.0
 _END_WITHIN_S: Final = 9.5
+#: An event loop that has not turned for so long does not come back; no turn of ours takes seconds.
+_HANGS_S: Final = 60.0
 #: Objects between two collections: a transaction makes many that live until it is committed, and no cycles.
 _COLLECT_EVERY: Final = 100_000
 
@@ -77,7 +79,11 @@ def run(settings: Settings) -> int:
     gc.set_threshold(_COLLECT_EVERY, 20, 20)
     worker = Worker(settings, policies, client, metrics)
     with MetricsServer(
-        metrics, settings.metrics_host, settings.metrics_port, why_not_ready=worker.not_ready_because
+        metrics,
+        settings.metrics_host,
+        settings.metrics_port,
+        why_not_ready=worker.not_ready_because,
+        why_not_live=worker.hangs_because,
     ) as server:
         say(f"metrics at http://{server.host}:{server.port}/metrics")
         code = asyncio.run(worker.run(end=_end_soon))
@@ -118,6 +124,7 @@ class Worker:
         self.metrics = metrics
         self.tables: Tables | None = None
         self._stop = asyncio.Event()
+        self._beat_at = time.monotonic()
 
     def not_ready_because(self) -> str | None:
         """Why it is not; None if it is."""
@@ -127,8 +134,25 @@ class Worker:
         """As a SIGTERM does: commit, leave, end."""
         self._stop.set()
 
+    def hangs_because(self) -> str | None:
+        """Why it had better be started anew; None if it is well. Asked by another thread."""
+        silent_s = time.monotonic() - self._beat_at
+        return f"its event loop has not turned for {silent_s:.0f} s" if silent_s > _HANGS_S else None
+
+    async def _beat(self) -> None:
+        while True:
+            self._beat_at = time.monotonic()
+            await asyncio.sleep(1)
+
     async def run(self, end: Callable[[int], None] = lambda _: None) -> int:
         """From the first question to the brokers to the last commit. `end` is told when it begins to stop."""
+        beating = asyncio.ensure_future(self._beat())
+        try:
+            return await self._run(end)
+        finally:
+            beating.cancel()
+
+    async def _run(self, end: Callable[[int], None]) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)

@@ -153,6 +153,14 @@ class Output:
         except OSError as error:
             raise self._unwritable(error) from None
 
+    def is_read(self) -> bool:
+        """Whether somebody may still read: a pipe says so before anything is written to it."""
+        if not self.closed:
+            poll = select.poll()
+            poll.register(self._fd, 0)
+            self.closed = any(event & select.POLLERR for _, event in poll.poll(0))
+        return not self.closed
+
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:

@@ -26,7 +26,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--unusable-payments", action="store_true", help="some payments cannot be used")
     parser.add_argument("--break", dest="broken", default="", help=f"a protection taken out: {', '.join(BREAKS)}")
     parser.add_argument("--folder", type=Path, help="what is kept of the run: logs, the broker's data")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if unknown := [kind for kind in given.kinds.split(",") if kind not in KINDS]:
+        parser.error(f"--kinds: there is no {unknown[0]!r}; there are {', '.join(KINDS)}")
+    if unknown := [name for name in given.broken.split(",") if name and name not in BREAKS]:
+        parser.error(f"--break: there is no {unknown[0]!r}; there are {', '.join(BREAKS)}")
+    return given
 
 
 def _say(told: str) -> None:

@@ -17,6 +17,7 @@ from tests.chaos.arrivals import EVERYONE, Used, arrivals, partition_of
 from tests.chaos.judgement import Background, Command, Notice, judge, left_undone
 from tests.chaos.run import INPUTS, Recorded, Run
 from tests.oracle.account import CLAUSES
+from tests.oracle.ledger import unbilled
 from tests.oracle.live import Known
 from tests.oracle.values import format_amount, format_instant, parse_instant, round_half_up
 
@@ -352,6 +353,8 @@ class _Account:
             **account.unpaid_bills(),
             **self._standing(known, as_of, good),
         }
+        if self.run.closed:
+            expected["unbilled"] = format_amount(unbilled(account.records))
         wrong = {name: (view[name], value) for name, value in expected.items() if view[name] != value}
         if wrong:
             told = ", ".join(f"{name} is {got!r}, has to be {want!r}" for name, (got, want) in wrong.items())
@@ -366,18 +369,14 @@ class _Account:
         return format_amount(limits[-1]) if limits else "0"
 
     def _standing(self, known: Known, as_of: int, good: Sequence[Command]) -> dict[str, Any]:
-        status = status_after(good, self.opening)
+        status = self._status(good)
         spells = known.spells(as_of)
         running = spells[-1] if spells and spells[-1].until is None else None
         last = good[-1] if good else None
-        deleted_at = last.decided_at if last is not None else 0
-        reopened = [r.at for r in known.records if r.kind == "reopen" and r.at <= as_of]
-        if status == "deleted" and not (reopened and max(reopened) > deleted_at):
+        if status == "deleted":
             return {"status": "deleted", "arrears_since": None} | (
                 {} if last is None else {"suspended_services": last.data["services"]}
             )
-        if status == "deleted":
-            status = "run"
         fee = None if running is None else known.fee(running, known.at(as_of).policy_for(running.since), as_of)
         return {
             "status": "suspended" if status == "suspended" else ("current" if running is None else "in_arrears"),
@@ -388,13 +387,17 @@ class _Account:
 
     def _check_nothing_left(self, good: Sequence[Command]) -> None:
         background = Background(self.known(), good, self.notices, self.opening)
-        for told in left_undone(background, status_after(good, self.opening), self.run.ended_at):
+        for told in left_undone(background, self._status(good), self.run.ended_at):
             self.add("lost", told)
 
-
-def status_after(good: Sequence[Command], opening: Any) -> str:
-    """What was commanded last: run, suspended or deleted."""
-    if not good:
-        status = None if opening is None else opening.data["status"]
-        return status if status in ("suspended", "deleted") else "run"
-    return {"suspend": "suspended", "restore": "run", "delete": "deleted"}[good[-1].action]
+    def _status(self, good: Sequence[Command]) -> str:
+        """What was commanded last: run (also after a reopen), suspended or deleted."""
+        last = good[-1] if good else None
+        if last is None:
+            status = None if self.opening is None else self.opening.data["status"]
+            status = status if status in ("suspended", "deleted") else "run"
+        else:
+            status = {"suspend": "suspended", "restore": "run", "delete": "deleted"}[last.action]
+        after = 0 if last is None else last.evidence.get("controls", 0)
+        reopened = any(one.record.kind == "reopen" and one.offset >= after for one in self.used)
+        return "run" if status == "deleted" and reopened else status

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 
 from streams import journal, partition_reader
+from streams.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,9 +56,22 @@ def _fence_nobody() -> None:
     journal.Journal.start = start_alone  # type: ignore[method-assign]
 
 
+def _wait_for_no_fence() -> None:
+    """A decision is made on what is applied, whatever else is in Kafka."""
+    set_fence = Table._set_fence
+
+    async def set_none(self: Table) -> None:
+        await set_fence(self)
+        if self._fence is not None:
+            self._fence = self._fence._replace(ends=dict(self.next))
+
+    Table._set_fence = set_none  # type: ignore[method-assign]
+
+
 BREAKS: Final[dict[str, Callable[[], None]]] = {
     "recovery": _recover_uncommitted,
     "fencing": _fence_nobody,
+    "fence": _wait_for_no_fence,
 }
 
 

@@ -34,8 +34,12 @@ SETTINGS: Final = {
     "ARREARS_MAX_DELETES": "off",
     "ARREARS_MAX_SUSPENDS": "off",
 }
+#: A transaction that hangs is given up soon after its time.
+BROKER: Final = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
 #: The outputs have come to rest if nothing was published for so long: no policy has a longer wait between two steps.
 QUIET_S: Final = 14.0
+#: When nothing is due any more, a shorter while tells.
+LAST_QUIET_S: Final = 4.0
 REST_WITHIN_S: Final = 150.0
 READY_WITHIN_S: Final = 60.0
 #: A chunk of the plan: customers that begin within a minute.
@@ -121,7 +125,7 @@ class Chaos:
         self.options, self.folder = options, folder
         self.dice = random.Random(options.seed)
         self.app_id = f"chaos-{options.seed}"
-        self.kafka = LocalKafka(free_port(), folder / "kafka")
+        self.kafka = LocalKafka(free_port(), folder / "kafka", properties=BROKER)
         self.faults: Counter[str] = Counter()
         self.trouble: list[str] = []
         self._say = say
@@ -205,7 +209,6 @@ class Chaos:
         finally:
             watching.cancel()
             await asyncio.wait({watching})
-        await self.sender.stop()
 
     async def _send_chunk(self, number: int, begins: float, seconds: float) -> None:
         options = self.options
@@ -297,13 +300,13 @@ class Chaos:
             await self._broker
         self.workers.calm_down(self.options.workers)
 
-    async def _rest(self) -> None:
+    async def _rest(self, quiet_s: float) -> None:
         """Wait until nothing is published any more."""
         topics = [f"{self.app_id}.{name}" for name in OUTPUTS]
         until = time.monotonic() + REST_WITHIN_S
         seen: dict[tuple[str, int], int] = {}
         since = time.monotonic()
-        while time.monotonic() - since < QUIET_S:
+        while time.monotonic() - since < quiet_s:
             if time.monotonic() > until:
                 self.trouble.append(f"something was published all the time for {REST_WITHIN_S:.0f} s after the end")
                 return
@@ -315,7 +318,11 @@ class Chaos:
 
     async def _judge(self) -> Outcome:
         self.say("all is sent; waiting until everything has come to rest")
-        await self._rest()
+        await self._rest(QUIET_S)
+        self.say("closing the accounts")
+        await self.sender.close()
+        await self.sender.stop()
+        await self._rest(LAST_QUIET_S)
         run = Run(self.app_id, self.options.partitions, POLICIES, self.sender.start, time.time_ns() // 1000)
         self.say("stopping the workers")
         await asyncio.to_thread(self.workers.stop)

@@ -381,9 +381,7 @@ def _judge_exempt(command: Command, background: Background, running: Spell) -> I
 def left_undone(background: Background, status: str, now: int) -> Iterator[str]:
     """What all the records require at the end of the run, and was never commanded or told."""
     spell = _running(background, now)
-    reopened = max((record.at for record in background.known.records if record.kind == "reopen"), default=0)
-    last = background.commands[-1].decided_at if background.commands else 0
-    if status == "deleted" and reopened <= last:
+    if status == "deleted":
         return
     if spell is None:
         if status == "suspended":

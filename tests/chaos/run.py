@@ -49,6 +49,8 @@ class Run:
     #: By the workers' clock: when the first record was sent, and when everything had come to rest.
     started_at: int
     ended_at: int
+    #: Whether each account was touched once more in the end: its last view then shows what usage has come to.
+    closed: bool = True
     #: What the workers' clock shows more than the broker's.
     shift: int = 0
     history: int = 45 * DAY

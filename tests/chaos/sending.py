@@ -12,6 +12,8 @@ from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
 from streams.partitioner import partition_by
+from tests.chaos.arrivals import EVERYONE
+from tests.chaos.traffic import HANGING_S, closing
 from tests.oracle.values import SECOND
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ _STOP_WITHIN_S: Final = 5.0
 _MOST_BYTES: Final = 1_000_000
 #: Upstream transactions at a time: each has a producer of its own.
 _TRANSACTIONS: Final = 2
+#: Records sent beside each other in the end.
+_AT_ONCE: Final = 200
 
 
 class Sender:
@@ -32,6 +36,7 @@ class Sender:
         self.servers, self.partitions = servers, partitions
         self.start = time.time_ns() // 1000
         self.figures: Counter[str] = Counter()
+        self._accounts: set[str] = set()
         self._producer: Any = None
         self._renewing = asyncio.Lock()
         self._partition = partition_by("murmur2", partitions)
@@ -46,9 +51,17 @@ class Sender:
 
     async def send_all(self, plan: Plan) -> None:
         """Send it all: the records of a customer one after the other, the customers beside each other."""
+        self._accounts |= {account for account in plan.accounts if account != EVERYONE}
         async with asyncio.TaskGroup() as lives:
             for steps in plan.lives:
                 lives.create_task(self._live(steps))
+
+    async def close(self) -> None:
+        """Close the accounts of all that was sent."""
+        accounts = sorted(self._accounts)
+        for first in range(0, len(accounts), _AT_ONCE):
+            steps = [closing(account, round(self.now, 6)) for account in accounts[first : first + _AT_ONCE]]
+            await asyncio.gather(*(self._send(step, 0) for step in steps))
 
     async def stop(self) -> None:
         if self._producer is not None:
@@ -111,12 +124,13 @@ class Sender:
         assert step.open is not None
         number = await self._free.get()
         producer = None
+        # Whoever takes the name of one that hangs ends its transaction.
+        name = f"hanging-{step.at}" if step.open.hangs else f"upstream-{number}"
+        timeout_ms = round(HANGING_S * 1000) if step.open.hangs else 20_000
         try:
             producer = await _start(
                 AIOKafkaProducer(
-                    bootstrap_servers=self.servers,
-                    transactional_id=f"upstream-{number}",
-                    transaction_timeout_ms=20_000,
+                    bootstrap_servers=self.servers, transactional_id=name, transaction_timeout_ms=timeout_ms
                 )
             )
             async with asyncio.timeout(_SEND_WITHIN_S):
@@ -128,9 +142,10 @@ class Sender:
                 await asyncio.sleep(step.open.seconds)
                 if step.open.commits:
                     await producer.commit_transaction()
-                else:
+                elif not step.open.hangs:
                     await producer.abort_transaction()
-            self.figures["transactions committed" if step.open.commits else "transactions aborted"] += 1
+            became = "committed" if step.open.commits else "left hanging" if step.open.hangs else "aborted"
+            self.figures[f"transactions {became}"] += 1
         except (KafkaError, TimeoutError, AssertionError):
             self.figures["transactions abandoned"] += 1
         finally:

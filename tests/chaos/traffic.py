@@ -63,6 +63,12 @@ class Open(NamedTuple):
 
     seconds: float
     commits: bool
+    #: Its producer has died: nobody ends it until the broker does.
+    hangs: bool = False
+
+
+#: After so many seconds the broker gives up a transaction whose producer has died; and looks whether there is one.
+HANGING_S: Final = 6.0
 
 
 @dataclass(frozen=True)
@@ -263,6 +269,11 @@ def pays_in_an_aborted_transaction(life: Life) -> None:
     life.pay(mark - life.random.uniform(0.1, 1), "44", open=Open(life.random.uniform(0.2, 3), commits=False))
 
 
+def pays_in_a_hanging_transaction(life: Life) -> None:
+    life.bill(0, "44")
+    life.pay(SUSPEND_AFTER - life.random.uniform(0.1, 1), "44", open=Open(HANGING_S, commits=False, hangs=True))
+
+
 def is_billed_in_a_transaction(life: Life) -> None:
     life.bill(0, "3", open=Open(life.random.uniform(0.1, 2), commits=life.random.random() < 0.7))
     life.bill(2, "4", "b2")
@@ -409,6 +420,7 @@ STORIES: Final[tuple[tuple[Callable[[Life], None], float], ...]] = (
     (comes_back, 3),
     (pays_in_an_open_transaction, 3),
     (pays_in_an_aborted_transaction, 2),
+    (pays_in_a_hanging_transaction, 0.5),
     (is_billed_in_a_transaction, 1),
     (charges_back, 4),
     (is_refunded, 3),
@@ -564,6 +576,11 @@ class Plan:
         yield from sorted((step for steps in self.lives for step in steps), key=lambda step: step.at)
 
     @property
+    def accounts(self) -> set[str]:
+        """All customers; `*` too."""
+        return {steps[0].fields["account_id"] for steps in self.lives if isinstance(steps[0].fields, dict)}
+
+    @property
     def seconds(self) -> float:
         """When the last is sent."""
         return max(step.at for steps in self.lives for step in steps)
@@ -602,6 +619,12 @@ def plan(
         lives.append(tuple(sorted(life.steps, key=lambda step: step.at)))
     lives.append(tuple(_for_everybody(seed, dice, after, after + seconds)))
     return Plan(seed, tuple(lives))
+
+
+def closing(account: str, at: float) -> Step:
+    """A hold of a second, when all is done: the account's last view shows what usage has come to."""
+    fields = {"event_id": f"{account}-closing", "account_id": account, "kind": "hold", "actor": "ops.li"}
+    return Step(at, "controls", fields | {"reason": "closing", "at": at, "until": at + 1}, account.encode())
 
 
 def _for_everybody(seed: int, dice: random.Random, begins: float, ends: float) -> Iterator[Step]:

@@ -1,4 +1,4 @@
-"""Workers as processes of their own, to be signalled, frozen and killed; and what they read and write."""
+"""Workers as processes of their own, to be signalled and killed, and in this one; what they read and write."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
+from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # type: ignore[import-untyped]
 
 from models.instants import SECOND, format_instant
+from models.policy import load_policies
+from streams.kafka_client import kafka_client_options
+from streams.metrics import Metrics
 from streams.partitioner import partition_by
-from tests.live.kafka import read
+from streams.settings import Settings
+from streams.worker import Worker
+from tests.live.kafka import read, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from pathlib import Path
+
+    from streams.tables import Tables
 
 _POLL_S: Final = 0.05
 #: In a hurry: a broker takes no shorter session.
@@ -55,7 +64,13 @@ class WorkerProcess:
     """`arrears worker`."""
 
     def __init__(
-        self, servers: str, folder: Path, *options: str, name: str = "worker", policy: str | None = QUICK
+        self,
+        servers: str,
+        folder: Path,
+        *options: str,
+        name: str = "worker",
+        policy: str | None = QUICK,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.log = folder / f"{name}.log"
         given = list(options)
@@ -68,6 +83,7 @@ class WorkerProcess:
         hasty = [] if "--session-timeout" in given else list(HASTE)
         command = [sys.executable, "-m", "streams.cli", "worker", "--brokers", servers, *hasty, *given]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ARREARS_")}
+        environment |= variables or {}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=environment
@@ -189,47 +205,53 @@ def _record(topic: str, account_id: str, **fields: Any) -> Sent:
     return Sent(topic, account_id, json.dumps({"account_id": account_id, **fields}).encode())
 
 
-def send(
-    servers: str,
+def send(servers: str, records: Iterable[Sent], partitions: int, **where: Any) -> None:
+    """Send them; to the right partition as the `partitioner` has it, or to the `partition` that is given."""
+    asyncio.run(sending({"bootstrap_servers": servers}, records, partitions, **where))
+
+
+async def sending(
+    client: Mapping[str, Any],
     records: Iterable[Sent],
     partitions: int,
     *,
     partitioner: str = "murmur2",
     partition: int | None = None,
 ) -> None:
-    """Send them; to the right partition, as a partitioner has it, or to the one that is given."""
+    """As `send`, for a client that is told how to reach the brokers."""
     partition_of = partition_by(partitioner, partitions)  # type: ignore[arg-type]
-
-    async def all_of_them() -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=servers, linger_ms=5, max_batch_size=500_000)
-        await producer.start()
-        try:
-            sent = [
-                await producer.send(
-                    one.topic,
-                    one.value,
-                    one.account_id.encode(),
-                    partition=partition_of(one.account_id.encode()) if partition is None else partition,
-                )
-                for one in records
-            ]
-            await asyncio.gather(*sent)
-        finally:
-            await producer.stop()
-
-    asyncio.run(all_of_them())
+    producer = AIOKafkaProducer(linger_ms=5, max_batch_size=500_000, **client)
+    await producer.start()
+    try:
+        sent = [
+            await producer.send(
+                one.topic,
+                one.value,
+                one.account_id.encode(),
+                partition=partition_of(one.account_id.encode()) if partition is None else partition,
+            )
+            for one in records
+        ]
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
 
 
-def outputs(servers: str, name: str, partitions: int, app_id: str = "arrears") -> list[dict[str, Any]]:
+async def outputs(servers: str, name: str, partitions: int, app_id: str = "arrears") -> list[dict[str, Any]]:
     """What is committed of an output, decoded."""
-    found = asyncio.run(read(servers, f"{app_id}.{name}", partitions))
+    found = await read(servers, f"{app_id}.{name}", partitions)
     return [json.loads(record.value or b"null") for record in found]
 
 
 def commands(servers: str, partitions: int) -> dict[str, list[str]]:
     """The actions commanded of each account; sequences have no gap and nothing is doubled."""
+    return asyncio.run(commanded(servers, partitions))
+
+
+async def commanded(servers: str, partitions: int) -> dict[str, list[str]]:
+    """As `commands`."""
     actions: dict[str, list[str]] = {}
-    for command in outputs(servers, "commands", partitions):
+    for command in await outputs(servers, "commands", partitions):
         before = actions.setdefault(command["account_id"], [])
         before.append(command["action"])
         assert command["sequence"] == len(before), command
@@ -238,3 +260,60 @@ def commands(servers: str, partitions: int) -> dict[str, list[str]]:
 
 def seconds_ago(seconds: float) -> int:
     return now_us() - round(seconds * SECOND)
+
+
+async def alter(servers: str, topic: str, setting: str, value: str) -> None:
+    """Change a setting of a topic."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    try:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={setting: value})])
+    finally:
+        await admin.close()
+
+
+@asynccontextmanager
+async def inside(servers: str, folder: Path, **settings: Any) -> AsyncIterator[Inside]:
+    """A worker in this process, to be looked into and broken; stopped at the end if it has not ended before."""
+    policy = folder / "quick.yaml"
+    policy.write_text(QUICK, encoding="utf-8")
+    told = {
+        "brokers": servers,
+        "policy": str(policy),
+        "session_timeout": "PT6S",
+        "heartbeat_interval": "PT0.3S",
+        "commit_interval": "PT0.05S",
+    }
+    chosen = Settings(**(told | settings))
+    worker = Worker(chosen, load_policies(str(policy)), kafka_client_options(chosen), Metrics())
+    running = Inside(worker, asyncio.ensure_future(worker.run()))
+    try:
+        yield running
+    finally:
+        worker.stop()
+        await asyncio.wait({running.ending}, timeout=20)
+
+
+class Inside(NamedTuple):
+    """A worker of this process, and its end: the exit code."""
+
+    worker: Worker
+    ending: asyncio.Future[int]
+
+    @property
+    def tables(self) -> Tables:
+        assert self.worker.tables is not None
+        return self.worker.tables
+
+    def stopped(self, partition: int) -> str | None:
+        """The reason that the metrics have for a partition that is not worked on."""
+        return self.worker.metrics.partition(partition).stopped
+
+    async def ready(self) -> None:
+        await until(lambda: self.worker.not_ready_because() is None or self.ending.done(), 30)
+        assert not self.ending.done(), self.ending
+
+    async def ended(self, within_s: float = 15) -> int:
+        await asyncio.wait({self.ending}, timeout=within_s)
+        assert self.ending.done(), "it still works"
+        return self.ending.result()

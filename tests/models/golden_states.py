@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from models import codec
+from models.account import Account
 from models.codec import VERSION, decode_everybody
 from models.instants import HOUR, format_instant
 from models.ledger import Movement, OpenBill
 from models.monitor import Monitor
+from models.packages import UsageBook
 from models.policy import parse_policies
 from models.records import decode
 from models.store import AccountStore
@@ -399,10 +401,15 @@ def states_kept() -> list[Path]:
 def shape() -> dict[str, Any]:
     """How the encoding of today is laid out: every array with its items, whatever the fields are called."""
     rows = {"m": list[Movement], "b": list[OpenBill], "u": dict[str, tuple[int, int]], "c": dict[int, int]}
-    kinds = {"head": codec._Head, "everybody": codec._EverybodyState} | rows
-    found, components = msgspec.json.schema_components(kinds.values())
+    kinds = {"head": Account, "usage": codec._UsageState, "everybody": codec._EverybodyState} | rows
+    found, components = msgspec.json.schema_components(kinds.values(), schema_hook=_not_encoded)
     told = {"version": VERSION, "kinds": dict(zip(kinds, found, strict=True)), "components": components}
     return {name: _without(part, ("description", "title")) for name, part in told.items()}
+
+
+def _not_encoded(kind: type) -> dict[str, Any]:
+    assert kind is UsageBook
+    return {"type": "null"}
 
 
 def _without(value: Any, names: tuple[str, ...]) -> Any:

@@ -57,9 +57,9 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 def everything(account: Account) -> dict[str, Any]:
     """All that an account holds, ready to be compared, but for what is kept from one encoding to the next."""
-    held = {name: getattr(account, name) for name in Account.__slots__}
-    held["ledger"] = ledger = {name: getattr(account.ledger, name) for name in Ledger.__slots__}
-    del ledger["changes"]
+    held = {name: getattr(account, name) for name in Account.__struct_fields__}
+    held["ledger"] = ledger = {name: getattr(account.ledger, name) for name in Ledger.__struct_fields__}
+    del ledger["changes"], ledger["known"], held["packed_usage"]
     if account.usage is not None:
         held["usage"] = usage = {name: getattr(account.usage, name) for name in UsageBook.__slots__}
         usage |= {"seen": account.usage.seen.parts, "costs": account.usage.costs.parts}

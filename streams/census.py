@@ -1,0 +1,106 @@
+"""What lies ahead of the accounts of a partition, counted now and then for the metrics.
+
+Nothing depends on it, so it takes its time: a few accounts at a time, between the work of the partition, and it rests
+for far longer than it counts. It looks at copies of what was committed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from models.decision import Decision, Moment
+from models.enforcement import STATUSES, Commanded
+from models.instants import SECOND
+from streams.metrics import AHEAD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from models.account import Account
+    from models.everybody import Everybody
+    from models.instants import Instant
+    from models.monitor import Terms
+    from models.store import AccountStore
+    from streams.metrics import PartitionMetrics
+
+#: Accounts between two pauses: what is looked at, and what is decoded, which takes some 50 µs each.
+_LOOK_AT_ONCE: Final = 1000
+_DECODE_AT_ONCE: Final = 20
+#: Between two counts: so long at least, and so many times as long as a count takes.
+_REST_S: Final = 30.0
+_REST_TIMES: Final = 30
+
+
+class Census(NamedTuple):
+    """What was counted."""
+
+    #: Suspends and deletes to come if nobody pays, by (action, one of `AHEAD`).
+    marks_ahead: dict[tuple[str, str], int]
+    #: Commands that a subscriber has not applied in time, and when the oldest was decided.
+    unconfirmed: int
+    oldest_unconfirmed: Instant | None
+
+
+async def keep_counting(
+    store: AccountStore, everybody: Everybody, terms: Terms, clock: Callable[[], Instant], metrics: PartitionMetrics
+) -> None:
+    """Count, tell it to the metrics, and rest, until cancelled."""
+    while True:
+        began = time.monotonic()
+        census = await count(store, everybody, terms, clock())
+        metrics.marks_ahead = census.marks_ahead
+        metrics.unconfirmed = census.unconfirmed
+        oldest = census.oldest_unconfirmed
+        metrics.oldest_unconfirmed = None if oldest is None else oldest / SECOND
+        await asyncio.sleep(max(_REST_S, _REST_TIMES * (time.monotonic() - began)))
+
+
+async def count(store: AccountStore, everybody: Everybody, terms: Terms, now: Instant) -> Census:
+    """Look at every account that has something ahead."""
+    marks: Counter[tuple[str, str]] = Counter()
+    unconfirmed: list[Instant] = []
+    subscribed = terms.live is not None and bool(terms.live.subscribers)
+    looked_at = decoded = 0
+    for account_id in list(store):
+        looked_at += 1
+        seen = store.seen(account_id)
+        if seen is not None and (STATUSES[seen.status] in _WITH_MARKS or (subscribed and seen.is_active)):
+            decoded += 1
+            account = store.copy_of(account_id)
+            moment = Moment(terms.app_id, everybody, terms.live)
+            moment.now = now
+            marks.update(_marks_ahead(account, moment))
+            unconfirmed += _unconfirmed(account, terms)
+        if looked_at >= _LOOK_AT_ONCE or decoded >= _DECODE_AT_ONCE:
+            looked_at = decoded = 0
+            await asyncio.sleep(0)
+    return Census(dict(marks), len(unconfirmed), min(unconfirmed, default=None))
+
+
+_WITH_MARKS: Final = frozenset(("in_arrears", "suspended"))
+
+
+def _marks_ahead(account: Account, moment: Moment) -> list[tuple[str, str]]:
+    decision = Decision(account, moment)
+    episode = decision.enforcement.episode
+    if episode is None:
+        return []
+    marks = {"delete": decision.can_delete_at(episode)}
+    if decision.enforcement.commanded is Commanded.RUN:
+        marks["suspend"] = decision.can_suspend_at(episode)
+    return [
+        (action, within)
+        for action, mark in marks.items()
+        for within, seconds in AHEAD.items()
+        if mark <= moment.now + seconds * SECOND
+    ]
+
+
+def _unconfirmed(account: Account, terms: Terms) -> list[Instant]:
+    """When the commands were decided of which it was told that they are not confirmed."""
+    if account.enforcement is None or terms.live is None:
+        return []
+    return [command.due - terms.live.confirm_within for command in account.enforcement.unconfirmed if command.told]
