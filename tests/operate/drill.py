@@ -71,7 +71,7 @@ DRILLS: Final = (
     Drill(
         "broker",
         "the broker is killed",
-        "ArrearsNotReady",
+        "ArrearsBrokersAway",
         lambda stage: stage.kafka.kill(),
         _start_broker,
     ),
