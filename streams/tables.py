@@ -20,7 +20,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from aiokafka.errors import MessageSizeTooLargeError  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError  # type: ignore[import-untyped]
 from faust.types import TP
 
 from models.codec import NewerState
@@ -271,15 +271,24 @@ class Tables:
                 say(f"partition {partition} stops: {told}; see max.message.bytes (arrears topics check): {error}")
             case Lost():
                 metrics.transactions.labels("lost").inc()
-                say(f"partition {partition}: {error}; recovering it")
+                if self._are_here(partition, error):
+                    say(f"partition {partition}: {error}; recovering it")
             case Defect() | TooLarge():
                 say(f"partition {partition} stops, with nothing committed of it; please report this: {error}")
             case OffsetGone():
                 say(f"partition {partition} stops: {error}")
             case Unanswered():
-                say(f"partition {partition} waits for the brokers: {error}")
+                if self._are_here(partition, error):
+                    say(f"partition {partition} waits for the brokers: {error}")
             case _:
                 say(f"partition {partition} stops: {error!r}")
+
+    def _are_here(self, partition: int, error: Exception) -> bool:
+        """Whether the brokers were not away before: that they still are is tried every second, and told once."""
+        metrics = self.context.metrics.partition(partition)
+        was_away = metrics.brokers_away
+        metrics.brokers_away = isinstance(error, Unanswered) or isinstance(error.__cause__, KafkaError | TimeoutError)
+        return not (was_away and metrics.brokers_away)
 
     async def _release(self, table: Table) -> None:
         offsets: dict[Partition, int] = {TP(topic, table.partition): table.expected(topic) for topic in TOPICS}
