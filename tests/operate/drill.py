@@ -53,10 +53,6 @@ def _pay_again(stage: Stage) -> None:
     stage.feed.pays = True
 
 
-def _start_broker(stage: Stage) -> None:
-    stage.kafka.start()
-
-
 def _crowd(stage: Stage) -> None:
     stage.feed.crowd = _CROWD
 
