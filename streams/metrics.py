@@ -124,6 +124,8 @@ class PartitionMetrics:
     oldest_unfenced_mark: float | None = None
     #: Whether the fence waits for an open transaction of a producer.
     fence_blocked: bool = False
+    #: Whether the brokers gave no answer when they were asked last.
+    brokers_away: bool = False
     #: Commands that a subscriber has not applied in time, and the instant of the oldest.
     unconfirmed: int = 0
     oldest_unconfirmed: float | None = None
@@ -418,6 +420,12 @@ _GAUGES: Final = (
         "Partitions whose fence waits for an open transaction of a producer.",
         (),
         _number(lambda one: one.fence_blocked),
+    ),
+    _OfPartitions(
+        "arrears_brokers_away",
+        "Partitions for which the brokers gave no answer when they were asked last.",
+        (),
+        _number(lambda one: one.brokers_away),
     ),
     _OfPartitions(
         "arrears_unconfirmed_commands",

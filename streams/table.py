@@ -233,7 +233,7 @@ class Table:
         self._stops = set(everybody.stops)
         self.monitor = Monitor(everybody, context.terms, self.store)
         self.monitor.remember_from(self.kept.complete)
-        self.metrics.recovering = False
+        self.metrics.recovering = self.metrics.brokers_away = False
         context.metrics.recovery_seconds.observe(time.monotonic() - began)
         context.metrics.recovered_accounts.inc(len(self.store))
         await self._commit(force=True)  # which shows the brokers' clock, too
@@ -454,9 +454,13 @@ class Table:
             try:
                 await self._set_fence()
             except Unanswered as error:
-                self.context.say(f"partition {self.partition}: nothing is decided while the brokers are away ({error})")
+                if not self.metrics.brokers_away:
+                    self.metrics.brokers_away = True
+                    told = f"nothing is decided while the brokers are away ({error})"
+                    self.context.say(f"partition {self.partition}: {told}")
                 await asyncio.sleep(_WAKE_S)
                 return
+            self.metrics.brokers_away = False
         if self._fence is None:  # a decision for an earlier instant may follow: views do not go back
             self._take_usage_views()
         if self._fence is not None and await self._opens(self._fence):

@@ -20,7 +20,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from aiokafka.errors import MessageSizeTooLargeError  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError  # type: ignore[import-untyped]
 from faust.types import TP
 
 from models.codec import NewerState
@@ -54,7 +54,7 @@ _FLUSH_SHARE: Final = 1 / 3
 _WATCH_S: Final = 3.0
 #: A worker that is assigned the same again so often within so many heartbeats fights with another over its name; one
 #: that was there long before gives the newer one so much more time to notice, and the odds decide between two.
-_FIGHTS, _FIGHT_HEARTBEATS, _FIGHTS_ODDS = 8, 60, 16
+_FIGHTS, _FIGHT_HEARTBEATS, _FIGHTS_ODDS = 8, 100, 8
 _LONG_BEFORE_S: Final = 60.0
 
 #: Errors that no new try mends: the worker ends.
@@ -271,15 +271,24 @@ class Tables:
                 say(f"partition {partition} stops: {told}; see max.message.bytes (arrears topics check): {error}")
             case Lost():
                 metrics.transactions.labels("lost").inc()
-                say(f"partition {partition}: {error}; recovering it")
+                if self._are_here(partition, error):
+                    say(f"partition {partition}: {error}; recovering it")
             case Defect() | TooLarge():
                 say(f"partition {partition} stops, with nothing committed of it; please report this: {error}")
             case OffsetGone():
                 say(f"partition {partition} stops: {error}")
             case Unanswered():
-                say(f"partition {partition} waits for the brokers: {error}")
+                if self._are_here(partition, error):
+                    say(f"partition {partition} waits for the brokers: {error}")
             case _:
                 say(f"partition {partition} stops: {error!r}")
+
+    def _are_here(self, partition: int, error: Exception) -> bool:
+        """Whether the brokers were not away before: that they still are is tried every second, and told once."""
+        metrics = self.context.metrics.partition(partition)
+        was_away = metrics.brokers_away
+        metrics.brokers_away = isinstance(error, Unanswered) or isinstance(error.__cause__, KafkaError | TimeoutError)
+        return not (was_away and metrics.brokers_away)
 
     async def _release(self, table: Table) -> None:
         offsets: dict[Partition, int] = {TP(topic, table.partition): table.expected(topic) for topic in TOPICS}

@@ -315,10 +315,13 @@ WORKER: Final = Dashboard(
                     ),
                 ),
                 States(
-                    "Fence blocked",
-                    "Partitions whose fence waits for a transaction that a producer has left open.",
+                    "What is waited for",
+                    "Partitions whose fence waits for a transaction that a producer has left open, or for the brokers.",
                     Unit.NUMBER,
-                    (Query("sum by (instance) (arrears_fence_blocked)", "{{instance}}"),),
+                    (
+                        Query("sum by (instance) (arrears_fence_blocked)", "{{instance}} open transaction"),
+                        Query("sum by (instance) (arrears_brokers_away)", "{{instance}} brokers"),
+                    ),
                 ),
                 Graph(
                     "Clock skew",

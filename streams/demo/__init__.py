@@ -44,7 +44,7 @@ OK, DIFFERS, STOPPED = 0, 1, 130
 
 _PARTITIONS: Final = 4
 _APP_ID: Final = "arrears"
-_READY_WITHIN_S: Final = 60.0
+_READY_WITHIN_S: Final = 180.0
 _SETTLE_WITHIN_S: Final = 120.0
 _TICK_S: Final = 0.05
 #: When the second worker is killed, and when it comes back, as shares of the story.

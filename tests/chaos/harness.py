@@ -40,6 +40,7 @@ BROKER: Final = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": 
 QUIET_S: Final = 14.0
 #: When nothing is due any more, a shorter while tells.
 LAST_QUIET_S: Final = 4.0
+RESUME_EVERY_S: Final = 4.0
 REST_WITHIN_S: Final = 150.0
 READY_WITHIN_S: Final = 60.0
 #: A chunk of the plan: customers that begin within a minute.
@@ -305,12 +306,16 @@ class Chaos:
         topics = [f"{self.app_id}.{name}" for name in OUTPUTS]
         until = time.monotonic() + REST_WITHIN_S
         seen: dict[tuple[str, int], int] = {}
-        since = time.monotonic()
+        since = resumed = time.monotonic()
+        await self.sender.resume()
         while time.monotonic() - since < quiet_s:
             if time.monotonic() > until:
                 self.trouble.append(f"something was published all the time for {REST_WITHIN_S:.0f} s after the end")
                 return
             self.workers.look_after()
+            if time.monotonic() - resumed > RESUME_EVERY_S:
+                resumed = time.monotonic()
+                await self.sender.resume()
             now = await ends(self.kafka.address, topics, self.options.partitions)
             if now != seen:
                 seen, since = now, time.monotonic()

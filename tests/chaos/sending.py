@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
 from streams.partitioner import partition_by
 from tests.chaos.arrivals import EVERYONE
-from tests.chaos.traffic import HANGING_S, closing
+from tests.chaos.traffic import HANGING_S, closing, for_everybody
 from tests.oracle.values import SECOND
 
 if TYPE_CHECKING:
@@ -55,6 +55,12 @@ class Sender:
         async with asyncio.TaskGroup() as lives:
             for steps in plan.lives:
                 lives.create_task(self._live(steps))
+
+    async def resume(self) -> None:
+        """What a guard or late evidence has stopped goes on."""
+        step = for_everybody("rest", round(self.now, 6), "resume")
+        for partition in step.partitions(self.partitions):
+            await self._send(step, partition)
 
     async def close(self) -> None:
         """Close the accounts of all that was sent."""

@@ -14,6 +14,7 @@ from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced  # type
 from models.codec import VERSION, NewerState
 from streams.fetched import OffsetGone
 from streams.journal import CHECKPOINT, MAX_RECORD_BYTES, Fenced, Journal, Lost, Message, TooLarge
+from streams.topic_design import OUTPUT_BYTES
 from streams.watermarks import Ends, Unanswered, Watermarks
 from tests.live.kafka import create, delete_records, producing, read, run, until, unused
 
@@ -43,8 +44,9 @@ class Place:
         return Journal(self.client, self.app_id, 0, state_topic=self.state, timeout_s=timeout_s)
 
     async def create(self) -> Place:
-        await create(self.servers, self.state, config=COMPACT)
-        await create(self.servers, self.commands)
+        large = {"max.message.bytes": str(OUTPUT_BYTES)}
+        await create(self.servers, self.state, config=COMPACT | large)
+        await create(self.servers, self.commands, config=large)
         return self
 
     async def recovered(self, journal: Journal) -> tuple[dict[bytes, bytes], dict[str, int]]:
@@ -304,7 +306,7 @@ def test_a_record_that_no_broker_takes_is_told_before_anything_is_sent(place: Pl
             assert (told.value.topic, told.value.key) == (place.commands, b"b")
             assert told.value.size > MAX_RECORD_BYTES
             with pytest.raises(TooLarge):
-                await journal.commit([(b"a", b"x" * 2_000_000)], {place.commands: [small]}, {"bills": 1})
+                await journal.commit([(b"a", b"x" * OUTPUT_BYTES)], {place.commands: [small]}, {"bills": 1})
             await journal.commit([(b"a", b"x" * (MAX_RECORD_BYTES - 200))], {place.commands: [small]}, {"bills": 1})
             assert (await place.recovered(journal))[1] == {"bills": 1}
             assert await place.published("read_uncommitted") == [b"small"]

@@ -6,15 +6,20 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from faust.types import TP
 
 from models.codec import VERSION
 from models.decision import Decision
 from models.monitor import Monitor
-from streams.journal import Journal
+from models.records import TOPICS
+from streams.fences import Fences
+from streams.journal import Journal, Lost
 from streams.local_kafka import LocalKafka, free_port
 from streams.partitioner import partition_by
+from streams.table import Table
 from streams.tables import Tables
 from streams.topics import create as create_topics
+from streams.watermarks import Unanswered, Watermarks
 from streams.worker import NEWER, OK
 from tests.live.conftest import _delete
 from tests.live.kafka import delete_records, run, until
@@ -195,6 +200,95 @@ def test_a_record_that_the_brokers_refuse_and_a_transaction_that_times_out(
     told = capfd.readouterr().err
     assert "the brokers refuse a record as too large" in told
     assert "did not commit: no answer within 3 s; recovering it" in told
+
+
+# -- taking over -----------------------------------------------------------------------------------------------------
+
+
+def test_a_takeover_while_the_brokers_do_not_answer(
+    fresh_topics: FreshTopics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The transactions' coordinator is away, then the leader of an input: no fault of the partition, which goes on."""
+    client = fresh_topics(partitions=1)
+    starting, asking, away = Journal.start, Fences.earliest, 0
+
+    async def start(self: Journal) -> None:
+        nonlocal away
+        away += 1
+        if away == 1:
+            raise Lost("the coordinator is away")
+        await starting(self)
+
+    async def earliest(self: Fences, partitions: Any) -> dict[Any, int]:
+        if away == 2:
+            raise Unanswered("the leader is away")
+        return await asking(self, partitions)
+
+    monkeypatch.setattr(Journal, "start", start)
+    monkeypatch.setattr(Fences, "earliest", earliest)
+
+    async def scenario() -> None:
+        async with inside(client["bootstrap_servers"], tmp_path) as worker:
+            await until(lambda: worker.worker.tables is not None and away > 0)
+            while worker.worker.not_ready_because() is not None:
+                assert worker.stopped(0) is None
+                await asyncio.sleep(0.02)
+            assert away == 3
+
+    run(scenario(), 30)
+    assert "partition 0 waits for the brokers: the leader is away" in capfd.readouterr().err
+
+
+def test_a_partition_that_comes_back_before_it_is_quite_let_go(
+    fresh_topics: FreshTopics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = fresh_topics(partitions=1)
+    stop, stopped = Table.stop, 0
+
+    async def slowly(self: Table) -> None:
+        nonlocal stopped
+        await asyncio.sleep(4)  # the group was told long before
+        await stop(self)
+        stopped += 1
+
+    async def scenario() -> None:
+        async with inside(client["bootstrap_servers"], tmp_path) as worker:
+            await worker.ready()
+            with monkeypatch.context() as slow:
+                slow.setattr(Table, "stop", slowly)
+                await worker.tables.on_assigned(None, set())
+                assert stopped == 0
+                await worker.tables.on_assigned(None, {TP(topic, 0) for topic in TOPICS})
+                await worker.ready()
+                assert stopped == 1
+            await asyncio.sleep(0.5)  # what has ended takes nothing of what has begun with it
+            assert worker.worker.not_ready_because() is None
+            assert worker.worker.metrics.partition(0) is worker.tables.tables[0].metrics
+            await sending(client, [bill("a1")], 1)
+            await until_suspended(client, 1, {"a1"})
+
+    run(scenario())
+
+
+def test_a_question_whose_connection_is_closed_under_it_has_no_answer(broker: LocalKafka) -> None:
+    async def scenario() -> None:
+        asked, closed = asyncio.Event(), asyncio.Event()
+        watermarks = Watermarks({"bootstrap_servers": broker.address})
+        await watermarks.start()
+
+        async def question() -> int:
+            asked.set()
+            await closed.wait()
+            return await watermarks.leader(("bills", 0))
+
+        asking = asyncio.ensure_future(watermarks.ask(question))
+        await asked.wait()
+        await watermarks.stop()
+        closed.set()
+        with pytest.raises(Unanswered, match="was stopped"):
+            await asking
+
+    run(scenario())
 
 
 # -- holes ------------------------------------------------------------------------------------------------------------

@@ -67,12 +67,13 @@ class Feed:
     async def _run(self) -> None:
         producer: Any = AIOKafkaProducer(bootstrap_servers=self._servers, request_timeout_ms=5000, linger_ms=5)
         await producer.start()
+        sending: set[asyncio.Future[None]] = set()
         try:
             while not self._ended.is_set():
-                for topic, account_id, record in self._records():
-                    # While the broker is away records wait in the producer; those that expire are gone, as in life.
-                    await asyncio.wait({asyncio.ensure_future(_send(producer, topic, account_id, record))}, timeout=0.5)
+                # While the broker is away records wait in the producer; those that expire are gone, as in life.
+                sending |= {asyncio.ensure_future(_send(producer, *record)) for record in self._records()}
                 await asyncio.sleep(_EVERY_S)
+                sending = {one for one in sending if not one.done()}
         finally:
             await asyncio.wait({asyncio.ensure_future(producer.stop())}, timeout=5)
 

@@ -10,7 +10,7 @@ import sys
 import time
 
 from tests.operate.prometheus import Missing, Watch, wait
-from tests.operate.stage import Stage
+from tests.operate.stage import Stage, ending_well
 
 #: Accounts are suspended, restored and deleted by then.
 _WITHIN_S = 120.0
@@ -54,6 +54,7 @@ def show(watch: Watch) -> int:
 
 
 if __name__ == "__main__":
+    ending_well()
     try:
         sys.exit(main())
     except Missing as error:

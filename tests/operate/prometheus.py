@@ -18,7 +18,7 @@ from deploy.grafana.pages import PAGES
 from streams.local_kafka import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
@@ -158,32 +158,42 @@ class Watch:
         return lines
 
 
-def moved(before: Iterable[list[Answered]], after: list[Answered]) -> list[str]:
-    """Panels whose values have left by far the range in which they were before."""
-    lowest: dict[tuple[str, str, str], float] = {}
-    highest: dict[tuple[str, str, str], float] = {}
-    for answers in before:
-        for answer in answers:
-            for line, value in answer.values.items():
-                if math.isfinite(value):
-                    key = (answer.dashboard, answer.panel, line)
-                    lowest[key] = min(value, lowest.get(key, value))
-                    highest[key] = max(value, highest.get(key, value))
-    found: dict[str, None] = {}
-    for answer in after:
-        for line, value in answer.values.items():
-            key = (answer.dashboard, answer.panel, line)
-            if not math.isfinite(value):
-                continue
-            low, high = lowest.get(key), highest.get(key)
-            if low is None or high is None:
-                if value:
-                    found[answer.panel] = None
-                continue
-            room = max(high - low, 0.2 * abs(high), 1e-6)
+class Usual:
+    """Between which values each line of each panel was while nothing was wrong, and how fast it grew."""
+
+    def __init__(self, looks: Sequence[list[Answered]], over_s: float) -> None:
+        self._over_s = over_s
+        self._between: dict[tuple[str, str, str], tuple[float, float]] = {}
+        for answers in looks:
+            for key, value in _finite(answers):
+                low, high = self._between.get(key, (value, value))
+                self._between[key] = (min(low, value), max(high, value))
+
+    def left(self, answers: list[Answered], after_s: float) -> list[str]:
+        """Panels with a line that has gone, is new, or lies where it would not be had it gone on as usual."""
+        found: dict[str, None] = {}
+        now = dict(_finite(answers))
+        for key, value in now.items():
+            low, high = self._between.get(key, (0.0, 0.0))
+            growth = (high - low) * (1 + 1.5 * after_s / self._over_s)
+            room = max(growth, 0.5 * abs(high), 1e-3)
             if not low - room <= value <= high + room:
-                found[answer.panel] = None
-    return list(found)
+                found[_of(key)] = None
+        for key in self._between.keys() - now.keys():
+            found[_of(key)] = None
+        return sorted(found)
+
+
+def _finite(answers: list[Answered]) -> Iterator[tuple[tuple[str, str, str], float]]:
+    for answer in answers:
+        for line, value in answer.values.items():
+            if math.isfinite(value):
+                yield (answer.dashboard, answer.panel, line), value
+
+
+def _of(key: tuple[str, str, str]) -> str:
+    dashboard, panel, _ = key
+    return f"{panel} ({dashboard.rpartition(': ')[2]})"
 
 
 def wait(condition: Callable[[], bool], within_s: float) -> float:

@@ -139,7 +139,7 @@ def _everything_of(metrics: Metrics, number: int) -> None:
     one.marks_pending = one.marks_overdue = one.held_back = one.unfenced_marks = one.unconfirmed = 4
     one.oldest_unfenced_mark = 999_990.0 - number
     one.oldest_unconfirmed = 999_000.0
-    one.fence_blocked = one.recovering = True
+    one.fence_blocked = one.recovering = one.brokers_away = True
     one.guards = {"max_deletes"}
     one.accounts_held_for_size = 1
     one.stopped = "bug"
@@ -157,6 +157,7 @@ def test_partitions_are_summed(worker: Worker) -> None:
         "unfenced_marks": 8,
         "unconfirmed_commands": 8,
         "fence_blocked": 2,
+        "brokers_away": 2,
         "recovery_running": 2,
         "accounts_held_for_size": 2,
         "oldest_unfenced_mark_seconds": 15,

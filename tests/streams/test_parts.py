@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+import os
+import signal
+import subprocess
+import time
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,16 +26,16 @@ from streams.faults import Unusable
 from streams.file_parts import FilePart, file_parts
 from streams.files import FILE_TOPICS, Inputs
 from streams.outcome import Progress, Wanted
-from streams.parallel import replay_parts
+from streams.parallel import processes_that_pay, replay_parts
 from streams.partitioner import murmur2, partition_by
 from streams.topic_log import Log, Logs
 from streams.writers import Output, Outputs
 from tests.models.histories import History, histories, lines
-from tests.streams.command_line import arrears, bill, control, package, payment, usage, write
+from tests.streams.command_line import ARREARS, arrears, bill, control, environment, package, payment, usage, write
 from tests.streams.test_histories import NAMES, inputs_of, policies_of, replayed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from models.records import Topic
     from streams.outcome import PartInputs
@@ -181,9 +186,6 @@ def test_what_goes_wrong_in_a_process_is_told() -> None:
 
 def test_a_process_that_dies_is_told() -> None:
     def killed(_: Progress) -> PartInputs:
-        import os  # noqa: PLC0415
-        import signal  # noqa: PLC0415
-
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
@@ -393,20 +395,59 @@ def test_without_files_the_brokers_of_the_environment_are_asked() -> None:
     assert "127.0.0.1:1 do not answer" in ended.err
 
 
-def test_many_lines_are_replayed_in_processes_that_leave_no_trace(tmp_path: Path) -> None:
-    """By the command line, with as many lines as it takes: the same bytes as with one core."""
-    start = parse_instant("2026-01-01T00:00:00Z")
-    assert start
-    bills = tmp_path / "bills.jsonl"
-    with bills.open("wb") as file:
+@pytest.fixture(scope="module")
+def many_bills(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many lines as make parts pay."""
+    path = tmp_path_factory.mktemp("many") / "bills.jsonl"
+    with path.open("wb") as file:
         for number in range(in_parts.FEWEST_LINES):
             day = f"2026-01-{1 + number % 28:02}T00:00:00Z"
             file.write(json.dumps(bill(number, day, "1", account_id=f"acct-{number % 997}")).encode() + b"\n")
+    return path
+
+
+def test_many_lines_replay_to_the_same_bytes_in_one_process_and_in_two(many_bills: Path, tmp_path: Path) -> None:
     outputs = [tmp_path / name for name in ("commands", "accounts")]
-    ended = arrears("replay", "--bills", bills, "--commands", outputs[0], "--accounts", outputs[1])
+    ended = arrears("replay", "--bills", many_bills, "--commands", outputs[0], "--accounts", outputs[1])
     assert ended.code == 0
-    inputs = Inputs([("bills", bills.read_bytes())])
+    inputs = Inputs([("bills", many_bills.read_bytes())])
     alone = _in_processes([inputs], _plain())
     assert [path.read_bytes() for path in outputs] == [alone["commands"], alone["accounts"]]
-    parts = [FilePart(inputs, number, 2) for number in range(2)]
-    assert _in_processes(parts, _plain()) == alone
+    assert _in_processes([FilePart(inputs, number, 2) for number in range(2)], _plain()) == alone
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_command(many_bills: Path, tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        [*ARREARS, "replay", "--bills", str(many_bills), "--commands", str(out)],
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+    ) as command:
+        parts = processes_that_pay()
+        _await(lambda: parts == 1 or len(psutil.Process(command.pid).children()) == parts)
+        if number == signal.SIGINT:  # as a terminal does: to all of them
+            os.killpg(command.pid, number)
+        else:
+            command.send_signal(number)
+        _, told = command.communicate()
+        assert told == (b"" if number == signal.SIGKILL else b"arrears replay: stopped before the end\n")
+        _await(lambda: not _in_session(command.pid))
+    assert not out.exists()
+
+
+def _await(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _in_session(leader: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
