@@ -103,36 +103,42 @@ class Account(msgspec.Struct, array_like=True, gc=False):
 
         `refuse` takes those that had waited for this one in vain.
         """
+        ledger, history = self.ledger, horizon.history
         crc = fingerprint(record)
-        known = self.ledger.known_bill_event(record.event_id, horizon.history)
+        known = ledger.known_bill_event(record.event_id, history)
         if known is not None:
             check_same_content(record.event_id, known.crc, crc)
             return True
-        self._check_currency(record.currency)
+        if record.currency != self.currency:
+            self._check_currency(record.currency)
         if record.kind == "issued":
-            for source, refusal in self.ledger.issue(record, crc, horizon.history):
+            for source, refusal in ledger.issue(record, crc, history):
                 refuse(source, refusal)
             self._bill_usage(record.at if record.period_end is None else record.period_end)
-        elif not self.ledger.change(record, crc, horizon.history, origin):
+        elif not ledger.change(record, crc, history, origin):
             return False
         self._accept(record.currency)
-        self._doubt_delete(record.at)
+        if self.enforcement is not None:
+            self._doubt_delete(self.enforcement, record.at)
         return True
 
     def apply_payment(self, record: Payment, horizon: Horizon) -> None:
         """Add a top-up, a refund, a reversal or a gift."""
+        ledger, history = self.ledger, horizon.history
         crc = fingerprint(record)
-        known = self.ledger.known_payment_event(record.event_id, horizon.history)
+        known = ledger.known_payment_event(record.event_id, history)
         if known is not None:
             check_same_content(record.event_id, known.crc, crc)
             return
-        self._check_currency(record.currency)
-        self.ledger.pay(record, crc, horizon.history)
+        if record.currency != self.currency:
+            self._check_currency(record.currency)
+        ledger.pay(record, crc, history)
         self._accept(record.currency)
-        self._doubt_delete(record.at)
-        deletion = self.enforcement.deletion if self.enforcement is not None else None
-        if record.kind == "topup" and deletion is not None:
-            self.facts.append(Fact("payment_after_delete", payment=record, deletion=deletion))
+        if self.enforcement is not None:
+            self._doubt_delete(self.enforcement, record.at)
+            deletion = self.enforcement.deletion
+            if record.kind == "topup" and deletion is not None:
+                self.facts.append(Fact("payment_after_delete", payment=record, deletion=deletion))
 
     def apply_usage(self, record: Usage, horizon: Horizon) -> None:
         """Draw on packages and count what is not billed; it moves no balance."""
@@ -176,7 +182,8 @@ class Account(msgspec.Struct, array_like=True, gc=False):
                 self._reopen(record, crc, horizon)
             case "credit_limit":
                 self.ledger.control(record, crc)
-                self._doubt_delete(record.at)
+                if self.enforcement is not None:
+                    self._doubt_delete(self.enforcement, record.at)
             case "resume":
                 self.stopped = False
             case "policies":
@@ -248,8 +255,8 @@ class Account(msgspec.Struct, array_like=True, gc=False):
             if self.usage is not None:
                 self.usage.bill(until)
 
-    def _doubt_delete(self, at: Instant) -> None:
-        deletion = self.enforcement.deletion if self.enforcement is not None else None
+    def _doubt_delete(self, enforcement: Enforcement, at: Instant) -> None:
+        deletion = enforcement.deletion
         if deletion is not None and deletion.effective_at is not None and at <= deletion.effective_at:
             self.recheck = True
 

@@ -131,6 +131,8 @@ class Monitor:
         #: What the decision in progress has chosen and not come to yet, the oldest mark last; whether a change for
         #: everybody is why.
         self._chosen: list[tuple[str, bool]] = []
+        #: Whether the next decision finds what is due in the order of the marks; what waited together is in none.
+        self._in_order = True
         #: Live: accounts decided on, and accounts only the usage or packages of which have changed, since their view.
         self._decided: dict[str, None] = {}
         self._unseen: dict[str, None] = {}
@@ -172,16 +174,16 @@ class Monitor:
 
         `origin` is asked only if the record is refused, or has to wait for another.
         """
-        account_id = record.account_id
+        account_id, live = record.account_id, self.terms.live
         account = self.accounts.get(account_id)
+        is_new = account is None
         try:
-            if self.terms.live is not None:
-                self._check_time(record, self.terms.live)
+            if live is not None:
+                self._check_time(record, live)
             if account_id == EVERYBODY:
                 assert isinstance(record, Control)  # the contract's models allow "*" nowhere else
                 self._apply_to_everybody(record)
                 return True
-            is_new = account is None
             if account is None:
                 if isinstance(record, Ack):
                     return True  # of nothing that was ever sent
@@ -190,22 +192,19 @@ class Monitor:
         except Refusal as refusal:
             self.refuse(origin(), refusal)
             return False
-        if self.terms.live is not None:
+        if is_new:
+            self.accounts[account_id] = account
+        if live is not None:
             account.unseen = True
-        if type(record) in _MOVES_NOTHING and not account.facts and not (is_new and self.terms.live):
-            self.accounts[account_id] = account  # nothing for a decision to see
-            if self.terms.live is not None:
-                self._unseen[account_id] = None
+        if type(record) in _MOVES_NOTHING and not account.facts and not (is_new and live is not None):
+            if live is not None:
+                self._unseen[account_id] = None  # nothing for a decision to see
         else:
-            self._touch(account)
+            self._touched[account_id] = None
+            account.touched = True
         if not accepted:
             self._waiting.add(account_id)
         return accepted
-
-    def _touch(self, account: Account) -> None:
-        self.accounts[account.account_id] = account
-        self._touched[account.account_id] = None
-        account.touched = True
 
     def refuse(self, source: Source, refusal: Refusal) -> None:
         """A record that cannot be used."""
@@ -224,8 +223,9 @@ class Monitor:
     def _try_stopped_again(self) -> None:
         for account_id in sorted(self.everybody.stopped):
             account = self.accounts[account_id]
-            account.changed = True
-            self._touch(account)
+            account.changed = account.touched = True
+            self._touched[account_id] = None
+        self._in_order = self._in_order and not self.everybody.stopped
         self.everybody.stopped.clear()
 
     def take_dead_letters(self) -> list[DeadLetter]:
@@ -241,14 +241,15 @@ class Monitor:
         account.stopped = True
 
     def _check_time(self, record: Record, live: Live) -> None:
+        if self._horizon.history <= record.at <= self.clock + live.max_ahead:
+            return
         if record.at > self.clock + live.max_ahead:
             message = (
                 f"{_field(record)}: {format_instant(record.at)} is more than {live.max_ahead // 1_000_000} s ahead"
             )
             raise Refusal("too_early", _field(record), f"{message} of the clock, {format_instant(self.clock)}")
-        if record.at < self._horizon.history:
-            message = f"{_field(record)}: {format_instant(record.at)} lies before the history that is kept"
-            raise Refusal("too_late", _field(record), f"{message}, from {format_instant(self._horizon.history)} on")
+        message = f"{_field(record)}: {format_instant(record.at)} lies before the history that is kept"
+        raise Refusal("too_late", _field(record), f"{message}, from {format_instant(self._horizon.history)} on")
 
     def _apply_to(self, account: Account, record: Record, origin: Origin) -> bool:
         horizon = self._horizon
@@ -298,7 +299,7 @@ class Monitor:
         due = self._due
         while due:
             at, account_id = due[0]
-            if account_id == EVERYBODY or self.accounts[account_id].due == at:
+            if account_id == EVERYBODY or self.accounts.due_of(account_id) == at:
                 return at
             heappop(due)
         return None
@@ -350,10 +351,10 @@ class Monitor:
 
     def _choose(self, now: Instant, *, past: bool) -> dict[str, bool]:
         """The accounts to decide on; and whether a change for everybody is why."""
-        chosen = dict.fromkeys(self._sealed, False)
-        self._sealed = {}
+        sealed, self._sealed = self._sealed, {}
         everybody, due = self.everybody, self._due
         for_all = everybody.is_touched
+        chosen: dict[str, bool] = {}
         if everybody.is_touched:
             everybody.is_touched = False
             for at in everybody.standing.begins():
@@ -365,26 +366,34 @@ class Monitor:
             if account_id == EVERYBODY:
                 for_all = True
             elif self.accounts.due_of(account_id) == at:
-                chosen.setdefault(account_id, False)
+                chosen[account_id] = False
+        if sealed:
+            chosen |= dict.fromkeys(sealed, False)
         if for_all:
-            chosen.update(dict.fromkeys(self.accounts.active(), True))
+            chosen |= dict.fromkeys(self.accounts.active(), True)
             everybody.is_spreading = self.terms.live is not None
+            self._in_order = False
         return chosen
 
     def _decide_some(self, moment: Moment, most: int | None) -> None:
         """Live: the next of the chosen accounts; one at a time stays decoded until the next commit."""
         if not self._chosen:
-            chosen = self._choose(moment.now, past=moment.past)
-            self._chosen = sorted(chosen.items(), key=self._mark_of, reverse=True)
-        for _ in range(len(self._chosen) if most is None else min(most, len(self._chosen))):
-            account_id, changed = self._chosen.pop()
+            self._chosen = list(self._choose(moment.now, past=moment.past).items())
+            self._chosen.reverse()
+            if not self._in_order:
+                self._chosen.sort(key=self._mark_of, reverse=True)
+                self._in_order = True
+        chosen, touched = self._chosen, self._touched
+        for _ in range(len(chosen) if most is None else min(most, len(chosen))):
+            account_id, changed = chosen.pop()
             account = self.accounts[account_id]
-            account.changed |= changed
+            if changed:
+                account.changed = True
             # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
-            if account_id not in self._touched:
+            if account_id not in touched:
                 self._decide(account, moment)
                 self._decided[account_id] = None
-        if not self._chosen:
+        if not chosen:
             self.everybody.is_spreading = False
 
     def _mark_of(self, item: tuple[str, bool]) -> Instant:
@@ -405,7 +414,7 @@ class Monitor:
         account.touched = False
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
-        if self._is_quiet(account, moment):
+        if _is_quiet(account, moment):
             return
         due = Decision(account, moment).decide()
         account.changed = False
@@ -417,23 +426,6 @@ class Monitor:
         account.due = due if due <= LAST_INSTANT else None
         if account.due is not None:
             heappush(self._due, (due, account.account_id))
-
-    @staticmethod
-    def _is_quiet(account: Account, moment: Moment) -> bool:
-        """Whether nothing can have come of the records: the account stays clear, or its episode runs on as it did."""
-        ledger, enforcement = account.ledger, account.enforcement
-        if account.changed or account.facts or ledger.has_more:
-            return False
-        if account.due is not None and moment.passed(account.due):
-            return False
-        if enforcement is None:
-            return not ledger.in_arrears
-        if enforcement.deletion is not None:
-            return not account.recheck
-        episode = enforcement.episode
-        if episode is None:
-            return not ledger.in_arrears and enforcement.suspension is None
-        return ledger.in_arrears and ledger.since == episode.since
 
     def _refuse_waiting(self) -> None:
         for account_id in sorted(self._waiting):
@@ -466,6 +458,25 @@ class Monitor:
             if account.usable:
                 yield account_view(account, moment)
             account.unseen = False
+
+
+def _is_quiet(account: Account, moment: Moment) -> bool:
+    """Whether nothing can have come of the records: the account stays clear, or its episode runs on as it did."""
+    ledger, enforcement = account.ledger, account.enforcement
+    if account.changed or account.facts or ledger.folded < len(ledger.movements):
+        return False
+    if account.due is not None and moment.passed(account.due):
+        return False
+    tip = ledger.tip
+    in_arrears = tip.balance + tip.limit < 0
+    if enforcement is None:
+        return not in_arrears
+    if enforcement.deletion is not None:
+        return not account.recheck
+    episode = enforcement.episode
+    if episode is None:
+        return not in_arrears and enforcement.suspension is None
+    return in_arrears and ledger.since == episode.since
 
 
 _MOVES_NOTHING = frozenset((Usage, Package))
