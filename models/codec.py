@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from models.account import Account
+from models.account import ACTIVE, WAITING, Account
 from models.enforcement import Action
 from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
@@ -67,18 +67,22 @@ class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
     account_id: str
     due: Instant | None
     currency: str | None
-    is_pending: bool
-    #: A place in `STATUSES`.
-    status: int
+    summary: int
     owed: Money
-    #: Whether anything was ever commanded or told of it.
-    is_active: bool
-    #: Whether a change of a bill waits for its bill.
-    is_waiting: bool
     #: Whether records were applied that no decision has seen.
     touched: bool
     #: Whether it has changed since its last view.
     unseen: bool
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything was ever commanded or told of it."""
+        return bool(self.summary & ACTIVE)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a change of a bill waits for its bill."""
+        return bool(self.summary & WAITING)
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -130,12 +134,8 @@ def peek(head: bytes) -> Peek:
 
 def encode_account(account: Account) -> tuple[bytes, Rows]:
     """The head, and the rows that have changed since the account was encoded or decoded last."""
-    ledger, enforcement = account.ledger, account.enforcement
-    account.is_pending = account.due is not None
-    account.status = 0 if enforcement is None else enforcement.status_number
-    account.owed = ledger.owed
-    account.is_active = enforcement is not None
-    account.is_waiting = bool(ledger.waiting)
+    account.sum_up()
+    ledger = account.ledger
     rows: Rows = {}
     account_id, usage = account.account_id, account.usage
     if usage is not None:
@@ -146,10 +146,7 @@ def encode_account(account: Account) -> tuple[bytes, Rows]:
     account.account_id = ""
     ledger.carry()
     if ledger.changes is None:
-        try:
-            ledger.pack()
-        except OverflowError:
-            pass  # then they stay open
+        ledger.pack()
         head = _encode(account)
     else:
         head = _encode_with_rows(account, ledger, ledger.changes)

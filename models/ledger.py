@@ -174,9 +174,19 @@ class Known(msgspec.Struct, gc=False):
                 self.topups[movement.ref] = movement.at
 
 
+#: From so many items on an array's beginning has 3 bytes, or 5.
+_SHORT_ARRAY: Final = 16
+_MEDIUM_ARRAY: Final = 1 << 16
+
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack_movements: Final = msgspec.msgpack.Decoder(list[Movement]).decode
 _unpack_bills: Final = msgspec.msgpack.Decoder(list[OpenBill]).decode
+
+
+def _items(items: list[Movement] | list[OpenBill]) -> bytes:
+    """The encoded items, one after the other."""
+    count = len(items)
+    return _pack(items)[1 if count < _SHORT_ARRAY else 3 if count < _MEDIUM_ARRAY else 5 :]
 
 
 def _as_array(count: int, items: bytes) -> bytes:
@@ -222,7 +232,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         bills = len(self.bills) + len(self.ahead) if self.known is None else len(self.known.bills)
         bills += self.packed_bill_count
         movements = len(self.movements) + self.packed_movement_count
-        return movements if movements > bills else bills
+        return movements if movements > bills else bills  # noqa: FURB136  # a call less
 
     def carry(self) -> None:
         """Make the folds ready to be encoded."""
@@ -231,22 +241,30 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             self.base.carry()
 
     def pack(self) -> None:
-        """Pack what can be; of what has to be looked up by its ids nothing is left. Raises OverflowError."""
+        """Pack what can be; of what is looked up by its ids nothing is left."""
         if self.known is not None:
             self._drop_known()
         if self.stale:
             return
-        movements, bills = self.movements, self.bills
-        if self.folded:
-            self.packed_movements += b"".join([_pack(movement) for movement in movements[: self.folded]])
-            self.packed_movement_count += self.folded
-            del movements[: self.folded]
-            self.folded = 0
-        if self.covered and not any(movement.kind in _CHANGES for movement in movements):
-            self.packed_bills += b"".join([_pack(bill) for bill in bills[: self.covered]])
-            self.packed_bill_count += self.covered
-            del bills[: self.covered]
-            self.covered = 0
+        try:
+            if self.folded:
+                self._pack_movements()
+            if self.covered and not any(movement.kind in _CHANGES for movement in self.movements):
+                self._pack_bills()
+        except OverflowError:  # what needs more than 64 bits stays open
+            return
+
+    def _pack_movements(self) -> None:
+        self.packed_movements += _items(self.movements[: self.folded])
+        self.packed_movement_count += self.folded
+        del self.movements[: self.folded]
+        self.folded = 0
+
+    def _pack_bills(self) -> None:
+        self.packed_bills += _items(self.bills[: self.covered])
+        self.packed_bill_count += self.covered
+        del self.bills[: self.covered]
+        self.covered = 0
 
     def not_folded(self, known: Known) -> list[OpenBill]:
         """The bills that are not folded."""
@@ -434,13 +452,14 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
     @property
     def since(self) -> Instant:
         """When the episode began that runs now (only while in arrears)."""
-        tip = self.tip
-        return tip.at if tip.since is None else tip.since
+        since = self.tip.since
+        return self.tip.at if since is None else since
 
     @property
     def owed(self) -> Money:
         """max(0, -balance), credit limit or not."""
-        return max(0, -self.tip.balance)
+        balance = self.tip.balance
+        return -balance if balance < 0 else 0
 
     def integral(self, now: Instant) -> int:
         """What was owed times how long, in the episode that runs (only while in arrears)."""

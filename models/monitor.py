@@ -125,9 +125,9 @@ class Monitor:
         self._settled: Instant = FIRST_INSTANT - 1
         self._moment = Moment(terms.app_id, self.everybody, terms.live)
         #: Ids of accounts with records that no decision has seen (a dict keeps their order), and those of them that a
-        #: fence covers. Ids only: a commit in between closes the accounts.
-        self._touched: dict[str, None] = {}
-        self._sealed: dict[str, None] = {}
+        #: fence covers. Ids only: a commit in between closes the accounts. The values are those of `_chosen`.
+        self._touched: dict[str, bool] = {}
+        self._sealed: dict[str, bool] = {}
         #: What the decision in progress has chosen and not come to yet, the oldest mark last; whether a change for
         #: everybody is why.
         self._chosen: list[tuple[str, bool]] = []
@@ -149,7 +149,7 @@ class Monitor:
             if seen.due is not None:
                 self._due.append((seen.due, account_id))
             if seen.touched:
-                self._touched[account_id] = None
+                self._touched[account_id] = False
             if seen.is_waiting:
                 self._waiting.add(account_id)
             if seen.unseen and not seen.touched:
@@ -200,7 +200,7 @@ class Monitor:
             if live is not None:
                 self._unseen[account_id] = None  # nothing for a decision to see
         else:
-            self._touched[account_id] = None
+            self._touched[account_id] = False
             account.touched = True
         if not accepted:
             self._waiting.add(account_id)
@@ -224,7 +224,7 @@ class Monitor:
         for account_id in sorted(self.everybody.stopped):
             account = self.accounts[account_id]
             account.changed = account.touched = True
-            self._touched[account_id] = None
+            self._touched[account_id] = False
         self._in_order = self._in_order and not self.everybody.stopped
         self.everybody.stopped.clear()
 
@@ -306,7 +306,7 @@ class Monitor:
 
     def seal(self) -> None:
         """Live, a decision covers the accounts touched before the fence was set up, which is when this is called."""
-        self._sealed.update(self._touched)
+        self._sealed = self._sealed | self._touched if self._sealed else self._touched
         self._touched = {}
 
     def decide(
@@ -327,7 +327,8 @@ class Monitor:
         if self.terms.live is None:
             for account_id, changed in self._choose(now, past=past).items():
                 account = self.accounts[account_id]
-                account.changed |= changed
+                if changed:
+                    account.changed = True
                 self._decide(account, moment)
         else:
             self._decide_some(moment, most)
@@ -367,8 +368,7 @@ class Monitor:
                 for_all = True
             elif self.accounts.due_of(account_id) == at:
                 chosen[account_id] = False
-        if sealed:
-            chosen |= dict.fromkeys(sealed, False)
+        chosen = chosen | sealed if chosen else sealed
         if for_all:
             chosen |= dict.fromkeys(self.accounts.active(), True)
             everybody.is_spreading = self.terms.live is not None
