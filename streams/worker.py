@@ -341,7 +341,7 @@ def _failure(app: BatchApp, starting: asyncio.Future[Any]) -> BaseException | No
         error = starting.exception()
     is_started = starting.done() and starting.exception() is None
     instance_id = app.conf.consumer_group_instance_id
-    if instance_id is not None and isinstance(error, KafkaError) and _UNKNOWN in repr(error):
+    if instance_id and isinstance(error, KafkaError) and _UNKNOWN in repr(error):
         return SameInstance(instance_id)
     if isinstance(error, KafkaError) and not is_started:
         return _NotStarted(repr(error))
