@@ -21,7 +21,7 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError, UnknownError  # type: ignore[import-untyped]
 
 from models.codec import NewerState
 from models.instants import SECOND
@@ -65,6 +65,8 @@ _STOP_WITHIN_S: Final = 8.0
 _END_WITHIN_S: Final = 9.5
 #: An event loop that has not turned for so long does not come back; no turn of ours takes seconds.
 _HANGS_S: Final = 60.0
+#: What aiokafka makes of FENCED_INSTANCE_ID, which it does not know: another member has this one's name now.
+_UNKNOWN: Final = UnknownError.__name__
 #: Objects between two collections: a transaction makes many that live until it is committed, and no cycles.
 _COLLECT_EVERY: Final = 100_000
 
@@ -338,6 +340,9 @@ def _failure(app: BatchApp, starting: asyncio.Future[Any]) -> BaseException | No
     if error is None and starting.done():
         error = starting.exception()
     is_started = starting.done() and starting.exception() is None
+    instance_id = app.conf.consumer_group_instance_id
+    if instance_id and isinstance(error, KafkaError) and _UNKNOWN in repr(error):
+        return SameInstance(instance_id)
     if isinstance(error, KafkaError) and not is_started:
         return _NotStarted(repr(error))
     return error

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from models.records import TOPICS
-from streams.journal import CHECKPOINT, newest
+from streams.journal import CHECKPOINT, Journal, newest
 from streams.journal import decode_positions as positions_of
 from streams.local_kafka import LocalKafka, free_port
 from streams.topics import create
 from streams.watermarks import Watermarks
 from streams.worker import FAILED, OK, UNUSABLE
 from tests.live.kafka import run
-from tests.live.workers import QUICK, WorkerProcess, alter, bill, commands, inside, payment, send, wait_until
+from tests.live.workers import QUICK, WorkerProcess, alter, bill, commands, inside, payment, send, sending, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,6 +89,42 @@ def test_it_works_and_stops_when_it_is_told_to_with_everything_committed(
     wait_until(lambda: not any(asyncio.run(unread(servers, 2)).values()), 20, lambda: again.said)
     assert again.stop() == OK
     assert not any(asyncio.run(unread(servers, 2)).values())
+
+
+def test_a_commit_that_is_under_way_ends_before_it_stops(
+    fresh_topics: FreshTopics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would hang in the topics, and whoever reads what is committed would wait for its time-out."""
+    client = fresh_topics(partitions=1)
+    transact = Journal._transact
+
+    async def scenario() -> None:
+        under_way = asyncio.Event()
+
+        async def slowly(self: Journal, producer: Any, batches: Any) -> int:
+            committing = producer.commit_transaction
+
+            async def commit() -> None:
+                under_way.set()
+                await asyncio.sleep(1)
+                await committing()
+
+            with monkeypatch.context() as slow:
+                slow.setattr(producer, "commit_transaction", commit)
+                return await transact(self, producer, batches)
+
+        async with inside(client["bootstrap_servers"], tmp_path) as worker:
+            await worker.ready()
+            monkeypatch.setattr(Journal, "_transact", slowly)
+            await sending(client, [bill("a1")], 1)
+            async with asyncio.timeout(10):
+                await under_way.wait()
+            worker.worker.stop()
+            assert await worker.ended() == OK
+        await no_open_transaction(client["bootstrap_servers"], 1)
+        assert not any((await unread(client["bootstrap_servers"], 1)).values())
+
+    run(scenario())
 
 
 async def no_open_transaction(servers: str, partitions: int) -> None:
