@@ -84,8 +84,8 @@ def _state(found: Snapshot) -> Iterator[Finding]:
         for topic, wanted, first in found.gone(number):
             yield Finding(
                 Weight.FATAL,
-                f"Records {wanted:,} to {first - 1:,} of {topic}, partition {number}, were deleted before they were read: "
-                "it stands still.",
+                f"Records {wanted:,} to {first - 1:,} of {topic}, partition {number}, were deleted before they were "
+                "read: it stands still.",
                 "load them again from where they came from into a new app id (see OPERATIONS), and keep them longer "
                 "(arrears topics check)",
             )
@@ -185,7 +185,7 @@ def of_transactions(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
             if topic in after.open_transactions(number) and stable == before.ends[topic, number].stable:
                 yield Finding(
                     Weight.WARNING,
-                    f"A transaction hangs in {topic}, partition {number}, at offset {stable:,}: decisions wait for its end.",
+                    f"A transaction hangs in {topic}, partition {number}, at offset {stable:,}: decisions wait.",
                     "see which producer it is (kafka-transactions find-hanging), and end it",
                 )
 
