@@ -104,7 +104,7 @@ def stage_drill(stage: Stage, drill: Drill) -> Outcome:
     fired, seen = _wait_for(stage, drill.alert)
     panels = usual.left(stage.watch.dashboards(), time.monotonic() - began)
     drill.mend(stage)
-    mended = _wait_until_quiet(stage)
+    mended = _wait_until_quiet(stage, drill.alert)
     outcome = Outcome(drill, fired, mended, {name: at for name, at in seen.items() if name != drill.alert}, panels)
     _tell(outcome)
     return outcome
@@ -128,9 +128,9 @@ def _wait_for(stage: Stage, alert: str) -> tuple[float | None, dict[str, float]]
     return seen[alert], seen
 
 
-def _wait_until_quiet(stage: Stage) -> float | None:
+def _wait_until_quiet(stage: Stage, alert: str) -> float | None:
     try:
-        return wait(lambda: not _pages(stage), _QUIET_WITHIN_S)
+        return wait(lambda: not _pages(stage) and alert not in stage.watch.firing(), _QUIET_WITHIN_S)
     except TimeoutError:
         return None
 
