@@ -185,8 +185,7 @@ def of_transactions(before: Snapshot, after: Snapshot) -> Iterator[Finding]:
             if topic in after.open_transactions(number) and stable == before.ends[topic, number].stable:
                 yield Finding(
                     Weight.WARNING,
-                    f"A transaction hangs in {topic}, partition {number}, at offset {stable:,}: decisions wait for its "
-                    "end.",
+                    f"A transaction hangs in {topic}, partition {number}, at offset {stable:,}: decisions wait.",
                     "see which producer it is (kafka-transactions find-hanging), and end it",
                 )
 
