@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -93,9 +94,11 @@ class Stage:
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
     def resume(self) -> None:
-        """As an operator does who has looked."""
+        """As an operator does who has looked: it goes on, for an hour without the limit that stopped it."""
         arrears = str(Path(sys.executable).with_name("arrears"))
+        until = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
         command = [arrears, "control", "resume", "*", "--brokers", self.kafka.address, "--reason", "drill", "--yes"]
+        command += ["--until", until]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
 
     def _stop_all(self) -> None:
