@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from rich.table import Table
@@ -26,7 +26,7 @@ from streams.demo.audience import Audience
 from streams.demo.crew import WORKERS, Crew
 from streams.demo.screen import Stage, View, stage
 from streams.demo.script import Script
-from streams.demo.verdict import after, differences, quiet_instant, replayed
+from streams.demo.verdict import after, differences, quiet_instant, replayed, unchanged_since
 from streams.faults import Unusable
 from streams.partitioner import partition_by
 from streams.sample import Sample, write_sample
@@ -38,9 +38,19 @@ from streams.topics import create
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from models.instants import Instant
+    from models.outputs import AccountView
     from streams.demo.verdict import Difference
 
 OK, DIFFERS, STOPPED = 0, 1, 130
+
+
+class _Rest(NamedTuple):
+    """How the accounts stand at an instant that no mark is near."""
+
+    at: Instant
+    views: dict[str, AccountView]
+
 
 _PARTITIONS: Final = 4
 _APP_ID: Final = "arrears"
@@ -119,9 +129,9 @@ async def _perform(crew: Crew, script: Script, audience: Audience, address: str,
     view = View(script, audience)
     with stage(view) as shown:
         await _feed(crew, script, view, shown, address, policy)
-        until = await _settle(crew, audience, view, shown)
+        until, views = await _settle(crew, audience, view, shown)
     by_replay = await asyncio.to_thread(replayed, address, policy, crew.folder, until)
-    found = differences(audience.views, by_replay)
+    found = differences(views, by_replay)
     show(*_summary(script, audience), Text(_verdict(found, audience, len(by_replay)), "bold"))
     for one in found[:_SHOWN_DIFFERENCES]:
         show(f"  {one.account_id}: {one.field} is {one.live}, by the replay {one.replayed}")
@@ -166,8 +176,8 @@ async def _feed(crew: Crew, script: Script, view: View, shown: Stage, address: s
     shown.tell("all records are sent; waiting for what is due to be done")
 
 
-async def _settle(crew: Crew, audience: Audience, view: View, shown: Stage) -> int:
-    """Wait until everything is applied, and for an instant that no mark is near; returns that."""
+async def _settle(crew: Crew, audience: Audience, view: View, shown: Stage) -> _Rest:
+    """Wait until everything is applied, and for an instant that no mark is near; returns how all stands then."""
     give_up = time.monotonic() + _SETTLE_WITHIN_S
     while True:
         await asyncio.sleep(1.0)  # the lag is as of the last commit
@@ -180,8 +190,9 @@ async def _settle(crew: Crew, audience: Audience, view: View, shown: Stage) -> i
                 await asyncio.sleep(0.2)
                 shown.update(_now())
             await audience.caught_up()
-            if quiet_instant(audience.views.values(), at) == at:
-                return at
+            views = audience.views.values()
+            if quiet_instant(views, at) == at and unchanged_since(views, at):
+                return _Rest(at, dict(audience.views))  # which go on changing while the replay runs
         if time.monotonic() > give_up:
             raise Unusable(f"the workers do not come to rest; their logs are in {crew.folder} (--keep keeps them)")
 

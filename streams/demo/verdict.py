@@ -45,6 +45,11 @@ def quiet_instant(views: Iterable[AccountView], now: Instant) -> Instant:
     return at
 
 
+def unchanged_since(views: Iterable[AccountView], at: Instant) -> bool:
+    """Whether none of them is of later: on a busy machine what follows a quiet instant is read along with it."""
+    return all(parse_instant(view.as_of) <= at for view in views)
+
+
 def after(at: Instant) -> Instant:
     """When everything up to a quiet instant has been decided, and nothing later is due."""
     return at + _AFTER // 2
