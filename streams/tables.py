@@ -24,9 +24,9 @@ from models.records import TOPICS
 from streams.faults import Unusable
 from streams.fences import Repartitioned
 from streams.fetched import OffsetGone
+from streams.hearsay import Hearsay, latest
 from streams.journal import Fenced, Lost, TooLarge
-from streams.payments_watch import Heard
-from streams.table import Defect, OtherPartitions, Table
+from streams.table import Defect, OtherPartitions, Table, heard_in
 from streams.watermarks import Unanswered
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from streams.fetched import Partition
+    from streams.payments_watch import Heard
     from streams.table import Context
     from streams.transport import BatchApp, RecordBatch
 
@@ -64,6 +65,7 @@ class Tables:
         self._sought: dict[Partition, float] = {}
         self._gone: dict[int, OffsetGone] = {}
         self._is_stopping = False
+        self._hearsay = Hearsay(self.context.client, self.context.topics.state, heard_in)
         app.on_partitions_assigned.connect(self.on_assigned)  # type: ignore[arg-type]
         app.on_partitions_revoked.connect(self.on_revoked)
 
@@ -103,11 +105,13 @@ class Tables:
         if owning is not None:
             owning.cancel()
 
-    def heard_elsewhere(self, partition: int) -> Heard:
+    def heard_here(self, partition: int) -> Heard:
         """When a bill and a payment were accepted last on our other partitions."""
-        bills = [table.kept.payments.bill_at for p, table in self.tables.items() if p != partition]
-        payments = [table.kept.payments.payment_at for p, table in self.tables.items() if p != partition]
-        return Heard(max(filter(None, bills), default=None), max(filter(None, payments), default=None))
+        return latest(table.kept.payments.heard for p, table in self.tables.items() if p != partition)
+
+    async def heard_elsewhere(self) -> Heard:
+        """When they were on the partitions of other workers, as their journals say."""
+        return await self._hearsay.of(set(range(self.context.partitions)) - self.tables.keys())
 
     # -- the group's side -------------------------------------------------------------------------------------------
 
@@ -129,8 +133,10 @@ class Tables:
         self._wanted = {tp.partition for tp in assigned}
         if too_many := sorted(p for p in self._wanted if p >= self.context.partitions):
             raise OtherPartitions(self.context.partitions, max(too_many) + 1)
-        for partition in self._owning.keys() - self._wanted:
-            await self._let_go(partition)
+        await self._let_go(self._owning.keys() - self._wanted)
+        for partition in self._gone.keys() - self._wanted:
+            del self._gone[partition]
+            self.context.metrics.forget(partition)
         for partition in self._wanted:
             self._gone.pop(partition, None)
             owning = self._owning.get(partition)
@@ -139,10 +145,12 @@ class Tables:
             elif owning is None or owning.done():
                 self._owning[partition] = asyncio.ensure_future(self._own(partition))
 
-    async def _let_go(self, partition: int) -> None:
-        owning = self._owning.pop(partition)
-        owning.cancel()
-        await asyncio.wait({owning}, timeout=self.app.conf.broker_rebalance_timeout * _FLUSH_SHARE)
+    async def _let_go(self, partitions: Iterable[int]) -> None:
+        owning = {self._owning.pop(partition) for partition in list(partitions)}
+        for task in owning:
+            task.cancel()
+        if owning:  # side by side: the group does not wait for one after the other
+            await asyncio.wait(owning, timeout=self.app.conf.broker_rebalance_timeout * _FLUSH_SHARE)
 
     # -- owning -----------------------------------------------------------------------------------------------------
 
@@ -160,6 +168,7 @@ class Tables:
                 if asyncio.get_running_loop().time() - began > _RETRY_MOST_S:
                     retry_s = _RETRY_S
                 if isinstance(error, OffsetGone):
+                    self._gone[partition] = error  # what stops it is told for as long as it is ours
                     metrics.partition(partition).stopped = "offset_gone"
                     return
                 if isinstance(error, Lost):
@@ -169,7 +178,7 @@ class Tables:
                     await asyncio.sleep(retry_s)
                     retry_s = min(2 * retry_s, _RETRY_MOST_S)
         finally:
-            if partition not in self._gone:
+            if partition not in self._gone and self._owning.get(partition) in {None, asyncio.current_task()}:
                 metrics.forget(partition)
 
     async def _own_once(self, partition: int) -> Exception:
@@ -194,7 +203,8 @@ class Tables:
             self._tell(partition, error)
             return error
         finally:
-            self.tables.pop(partition, None)
+            if self.tables.get(partition) is table:  # it may be ours again, and another's by now
+                del self.tables[partition]
             stopping = asyncio.ensure_future(table.stop())
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(stopping)
