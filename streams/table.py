@@ -401,7 +401,7 @@ class Table:
                 if topic == "payments":
                     payments.payment(now, usable=monitor.refused == refused)
                     if monitor.refused != refused:
-                        self._unusable_payment(record)
+                        self._unusable_payment(record, now)
         except Exception as error:
             raise Defect(f"{topic} partition {self.partition} offset {record.offset}: {error!r}") from error
         self.kept.watermarks[topic] = latest
@@ -425,7 +425,7 @@ class Table:
         else:  # it bears on accounts that a fence from before covers, but it is a cause that the fence does not
             self._is_uncovered = True
 
-    def _unusable_payment(self, record: Record) -> None:
+    def _unusable_payment(self, record: Record, now: Instant) -> None:
         """§3: whoever may have paid is not suspended for it."""
         account_id = account_of_unusable(record)
         if account_id is None or self.context.partition_of(account_id.encode()) != self.partition:
@@ -433,7 +433,7 @@ class Table:
             self.monitor.stop("unusable_payments", _STOPPED)
         else:
             self.monitor.stop_account(account_id)
-            if self.kept.payments.too_many_unusable(self.monitor.clock):
+            if self.kept.payments.too_many_unusable(now):
                 self.monitor.stop("unusable_payments", _STOPPED)
 
     def _count(self, topic: str, records: Sequence[Record], refused: int, waiting: int, now: Instant) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from models.instants import Instant
     from models.policy import Policies
-    from streams.table import Table
+    from streams.table import Context, Table
     from streams.transport import BatchApp
 
 #: Hours of a test are counted from here.
@@ -63,6 +64,7 @@ class Kafka:
         self.partitions = partitions
         self.partition_of = partition_by("murmur2", partitions)
         self._sent = 0
+        self._watermarks: Watermarks | None = None
         self._readers: dict[str, Any] = {}
         self._read: dict[str, list[dict[str, Any]]] = {}
 
@@ -143,6 +145,8 @@ class Kafka:
         """Let go of the readers."""
         for reader in self._readers.values():
             await reader.stop()
+        if self._watermarks is not None:
+            await self._watermarks.stop()
 
     async def commands(self, *accounts: str) -> list[tuple[str, str, str]]:
         """(account, action, reason) of these accounts, or of all."""
@@ -162,8 +166,10 @@ class Kafka:
 
     async def ends(self) -> dict[tuple[str, int], int]:
         """Where what is stable of the inputs ends."""
-        async with Watermarks(self.client) as watermarks:
-            found = await watermarks.ends((topic, p) for topic in TOPICS for p in range(self.partitions))
+        if self._watermarks is None:
+            self._watermarks = Watermarks(self.client)
+            await self._watermarks.start()
+        found = await self._watermarks.ends((topic, p) for topic in TOPICS for p in range(self.partitions))
         return {partition: end.stable for partition, end in found.items()}
 
 
@@ -207,25 +213,28 @@ class Live:
 
     async def settled(self, within_s: float = 20) -> None:
         """Wait until everything is applied, decided on and committed."""
-        ends = await self.kafka.ends()
-        quiet = 0
+        await until(lambda: self.tables.is_ready, within_s)
+        for partition in list(self.tables.tables):
+            await self.settled_of(partition, within_s)
+
+    async def settled_of(self, partition: int, within_s: float = 20) -> None:
+        """Likewise, of one partition."""
+        rests, quiet = self._rests(await self.kafka.ends()), 0
 
         def is_settled() -> bool:
             nonlocal quiet
             self.poke()
-            quiet = quiet + 1 if self.tables.is_ready and all(map(self._rests(ends), self._owned())) else 0
+            table = self.tables.tables.get(partition)
+            quiet = quiet + 1 if table is not None and rests(table) else 0
             return quiet > 1
 
         await until(is_settled, within_s)
-
-    def _owned(self) -> list[Table]:
-        return list(self.tables.tables.values())
 
     def _rests(self, ends: Mapping[tuple[str, int], int]) -> Callable[[Table], bool]:
         def rests(table: Table) -> bool:
             due = table.monitor.next_due()
             return (
-                all(table.durable[topic] >= ends[topic, table.partition] for topic in TOPICS)
+                all(table.next[topic] >= ends[topic, table.partition] for topic in TOPICS)
                 and table._fence is None
                 and not table._pending
                 and not table._outputs
@@ -248,11 +257,28 @@ async def kafka_of(client: Mapping[str, Any], partitions: int) -> AsyncIterator[
             await kafka.stop()
 
 
+def _context(
+    worker: Worker, app: BatchApp, tables: Tables, clock: Clock, said: list[str], *, by_brokers: bool, partitions: int
+) -> Context:
+    with mock.patch("streams.worker.clock_of", lambda _: clock):
+        context = replace(worker._context(app, tables, partitions), say=said.append)
+    return context if by_brokers else replace(context, record_clock=clock)
+
+
 @asynccontextmanager
 async def working(
-    kafka: Kafka, clock: Clock, *, policies: Policies = BUILT_IN, wait: bool = True, **settings: Any
+    kafka: Kafka,
+    clock: Clock,
+    *,
+    policies: Policies = BUILT_IN,
+    wait: bool = True,
+    by_brokers: bool = False,
+    **settings: Any,
 ) -> AsyncIterator[Live]:
-    """A worker, from when its partitions are recovered until it has stopped."""
+    """A worker, from when its partitions are recovered until it has stopped.
+
+    `by_brokers`: the brokers' clock counts for what is too early, as it does where no test sets the clock.
+    """
     settings = {
         "brokers": kafka.servers,
         "commit_interval": "PT0.02S",
@@ -270,7 +296,9 @@ async def working(
         app = _app(worker.settings, kafka.client, folder)
         tables = Tables(
             app,
-            lambda tables: replace(worker._context(app, tables, kafka.partitions), clock=clock, say=said.append),
+            lambda tables: _context(
+                worker, app, tables, clock, said, by_brokers=by_brokers, partitions=kafka.partitions
+            ),
         )
         app.on_offset_gone = tables.on_offset_gone
         for topic in TOPICS:
