@@ -29,6 +29,11 @@ _NO_ROWS: Final[dict[bytes, bytes]] = {}
 #: Separates the account from the row in a key: no UTF-8 text holds this byte.
 _SEPARATOR: Final = b"\xff"
 
+#: An account whose state has more bytes than this is told of: it is to be put on hold (§3).
+LARGE_BYTES: Final = 512 * 1024
+#: With a head of more bytes than this an account takes no more records: each change writes the head anew.
+FULL_BYTES: Final = 1024 * 1024
+
 
 class Tally:
     """How many accounts are in which status, what they owe, and how many have a mark or a warning ahead."""
@@ -63,8 +68,13 @@ class AccountStore:
         self._heads: dict[str, bytes] = {}
         self._rows: dict[str, dict[bytes, bytes]] = {}
         self._open: dict[str, Account] = {}
-        self._large: dict[str, Account] = {}
+        self._with_rows: dict[str, Account] = {}
         self.tally = Tally()
+        self._row_bytes: Counter[str] = Counter()
+        #: Accounts of more than `LARGE_BYTES`, with how many.
+        self.large: dict[str, int] = {}
+        #: Those that have become so since the last `take_outgrown`.
+        self._outgrown: list[str] = []
 
     def __len__(self) -> int:
         return len(self._heads.keys() | self._open.keys())
@@ -80,7 +90,7 @@ class AccountStore:
         account = self._open.get(account_id)
         if account is not None:
             return account
-        account = self._large.get(account_id) if self._large else None
+        account = self._with_rows.get(account_id) if self._with_rows else None
         if account is None:
             head = self._heads.get(account_id)
             if head is None:
@@ -143,16 +153,40 @@ class AccountStore:
                 kept = self._rows.setdefault(account_id, {})
                 for row, value in rows.items():
                     changes.append((key + _SEPARATOR + row, value))
-                    if value is None:
-                        kept.pop(row, None)
-                    else:
-                        kept[row] = value
+                    self._keep(account_id, kept, row, value)
             if self._rows and self._rows.get(account_id):
-                self._large[account_id] = account
+                self._with_rows[account_id] = account
+            self._weigh(account_id, head)
         self._open.clear()
-        while len(self._large) > _KEPT_OPEN:
-            del self._large[next(iter(self._large))]
+        while len(self._with_rows) > _KEPT_OPEN:
+            del self._with_rows[next(iter(self._with_rows))]
         return changes
+
+    def take_outgrown(self) -> list[str]:
+        """Those that have become larger than `LARGE_BYTES` with the last changes taken."""
+        outgrown, self._outgrown = self._outgrown, []
+        return outgrown
+
+    def is_full(self, account_id: str) -> bool:
+        """Whether it can take no more records."""
+        return account_id in self.large and len(self._heads[account_id]) > FULL_BYTES
+
+    def _keep(self, account_id: str, kept: dict[bytes, bytes], row: bytes, value: bytes | None) -> None:
+        before = kept.pop(row, b"") if value is None else kept.get(row, b"")
+        self._row_bytes[account_id] += len(value or b"") - len(before)
+        if value is not None:
+            kept[row] = value
+
+    def _weigh(self, account_id: str, head: bytes) -> None:
+        if len(head) <= LARGE_BYTES and account_id not in self._row_bytes and account_id not in self.large:
+            return  # as nearly all
+        size = len(head) + self._row_bytes[account_id]
+        if size > LARGE_BYTES:
+            if account_id not in self.large:
+                self._outgrown.append(account_id)
+            self.large[account_id] = size
+        else:
+            self.large.pop(account_id, None)
 
     def recover(self, key: bytes, value: bytes | None) -> None:
         """Take in one record of the journal, in its order."""
@@ -164,7 +198,6 @@ class AccountStore:
                 self._heads.pop(account_id, None)
             else:
                 self._heads[account_id] = value
-        elif value is None:
-            self._rows.get(account_id, {}).pop(row, None)
         else:
-            self._rows.setdefault(account_id, {})[row] = value
+            self._keep(account_id, self._rows.setdefault(account_id, {}), row, value)
+        self._weigh(account_id, self._heads.get(account_id, b""))

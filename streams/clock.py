@@ -58,6 +58,10 @@ class BrokerTime:
         """The latest instant that the brokers' clock may show now."""
         return None if self._append is None else self._append + steady_now() - self._began
 
+    def earliest(self) -> Instant | None:
+        """The earliest instant that it may show now."""
+        return None if self._append is None else self._append + steady_now() - self._ended
+
     def skew(self, now: Instant) -> Duration:
         """How far `now` is ahead of the brokers' clock (behind it, if negative), at least; 0 if it may be right."""
         if self._append is None:

@@ -42,8 +42,8 @@ async def read_partition(
     ahead: asyncio.Future[tuple[Iterator[Record], int]] | None = None
     try:
         while position < end:
-            records, position = await (ahead or _fetch(reader, partition, position))
-            ahead = asyncio.ensure_future(_fetch(reader, partition, position)) if position < end else None
+            records, position = await (ahead or fetch(reader, partition, position))
+            ahead = asyncio.ensure_future(fetch(reader, partition, position)) if position < end else None
             await asyncio.sleep(0)  # the request goes out
             yield records
     finally:
@@ -54,7 +54,7 @@ async def read_partition(
                 ahead.exception()  # read, or asyncio would complain of it
 
 
-async def _fetch(reader: Watermarks, partition: Partition, position: int) -> tuple[Iterator[Record], int]:
+async def fetch(reader: Watermarks, partition: Partition, position: int) -> tuple[Iterator[Record], int]:
     """The committed records from a position on, and the next position, which is a later one."""
 
     async def question() -> tuple[Iterator[Record], int]:

@@ -31,6 +31,11 @@ class PaymentsWatch(msgspec.Struct, array_like=True):
     bill_at: Instant | None = None
     counted: list[_Counted] = []
 
+    @property
+    def heard(self) -> Heard:
+        """When a bill and a payment were accepted last."""
+        return Heard(self.bill_at, self.payment_at)
+
     def bill(self, now: Instant) -> None:
         """A bill was accepted."""
         self.bill_at = now
@@ -57,9 +62,13 @@ class PaymentsWatch(msgspec.Struct, array_like=True):
         """Begin anew."""
         self.since, self.counted = now, []
 
+    def heard_since(self, elsewhere: Heard) -> Instant:
+        """When a payment was accepted last, here or `elsewhere`, as far as it is watched."""
+        return max(self.since, self.payment_at or self.since, elsewhere.payment_at or self.since)
+
     def is_silent(self, now: Instant, silence: Duration, elsewhere: Heard) -> bool:
         """Whether bills have come, but for so long no payment, on this partition or `elsewhere`."""
-        heard = max(self.since, self.payment_at or self.since, elsewhere.payment_at or self.since)
+        heard = self.heard_since(elsewhere)
         bill_at = max(self.bill_at or heard, elsewhere.bill_at or heard)
         return now - heard >= silence and bill_at > heard
 

@@ -27,31 +27,34 @@ from models.everybody import EVERYBODY, Everybody
 from models.instants import FIRST_INSTANT, SECOND, Duration, Instant, format_instant, parse_instant
 from models.monitor import Monitor
 from models.records import TOPICS, Control
-from models.refusal import Refusal
-from models.store import AccountStore
+from models.refusal import Refusal, shown
+from models.store import LARGE_BYTES, AccountStore
 from streams.admission import account_of_unusable, admit, check_partition, source_of
 from streams.census import keep_counting
 from streams.clock import steady_now
 from streams.faults import Unusable
 from streams.fetched import OffsetGone
+from streams.hearsay import latest
 from streams.journal import Journal, Message
 from streams.messages import Envelope, account_message, dead_letter_message
-from streams.payments_watch import Heard, PaymentsWatch
+from streams.payments_watch import PaymentsWatch
 from streams.watermarks import Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import Any
 
     from models.enforcement import Action
     from models.monitor import Published, Terms
     from models.outputs import Command
     from models.policy import Policies
+    from models.records import Record as DomainRecord
     from streams.clock import BrokerTime
     from streams.fences import Fences
     from streams.fetched import Partition, Record
     from streams.metrics import Metrics
     from streams.partitioner import Partition as PartitionOf
+    from streams.payments_watch import Heard
     from streams.topic_design import AppTopics
     from streams.transport import Consumer, RecordBatch
     from streams.watermarks import Ends
@@ -63,11 +66,18 @@ PARTITION_KEY: Final = b"\xff@partition"
 #: What stops while payments or the clock cannot be trusted.
 _STOPPED: Final[tuple[Action, ...]] = ("suspend", "delete")
 
+#: Stops that are over when their reason is; it is looked at with each decision, and as often as this.
+_END_BY_THEMSELVES: Final = frozenset(("clock_skew", "payments_silence"))
+_LOOK_AGAIN_S: Final = 5.0
+
 #: Accounts decided on without letting anybody else in; and in one transaction.
 _DECIDE_AT_ONCE: Final = 200
 _DECIDE_MOST: Final = 5_000
 #: Records applied without letting anybody else in.
 _APPLY_AT_ONCE: Final = 4_000
+#: Bytes of values applied in one transaction: by so much an account can grow before it is looked at again. With what it
+#: may have had before (`store.FULL_BYTES`) its head stays within the largest record of a journal.
+_APPLY_BYTES: Final = 4 << 20
 #: Records that may lie in the inbox before no more are asked for.
 _INBOX_MOST: Final = 20_000
 #: How long records behind a fence are held back for it.
@@ -110,6 +120,16 @@ def decode_kept(value: bytes) -> Kept:
     return msgspec.msgpack.decode(value[1:], type=Kept)
 
 
+def heard_in(key: bytes | None, value: bytes | None) -> Heard | None:
+    """What a record of another partition's journal says of its bills and payments; None if it is another row."""
+    if key != PARTITION_KEY or value is None:
+        return None
+    try:
+        return decode_kept(value).payments.heard
+    except (NewerState, msgspec.MsgspecError):  # a newer release has it, while workers are exchanged
+        return None
+
+
 class OtherPartitions(Exception):
     """The state was made with another number of partitions: every account would be elsewhere (§2)."""
 
@@ -136,6 +156,8 @@ class Context:
     policies: Policies
     terms: Terms
     clock: Callable[[], Instant]
+    #: The clock that records may be ahead of: a worker's that is behind the brokers' makes no record too early.
+    record_clock: Callable[[], Instant]
     broker_time: BrokerTime
     fences: Fences
     metrics: Metrics
@@ -144,8 +166,9 @@ class Context:
     commit_interval_s: float
     commit_records: int
     transaction_timeout_s: float
-    #: When a bill and a payment were heard of last on partitions other than this one.
-    heard_elsewhere: Callable[[int], Heard]
+    #: When a bill and a payment were heard of last on this worker's partitions other than this one, and on others'.
+    heard_here: Callable[[int], Heard]
+    heard_elsewhere: Callable[[], Awaitable[Heard]]
     #: Where batches come from, to be paused and to go on.
     consumer: Callable[[], Consumer]
     say: Callable[[str], None]
@@ -187,14 +210,16 @@ class Table:
         self._fence: Fence | None = None
         self._outputs: dict[str, list[Message]] = {}
         self._sent: list[Published] = []
-        self._pending = 0
+        self._pending = self._pending_bytes = 0
         self._failure: BaseException | None = None
         self._work = asyncio.Event()
         self._moved = asyncio.Event()
         self._committing = asyncio.Lock()
         self._rows: dict[bytes, bytes] = {}
-        self._committed_at = time.monotonic()
+        self._committed_at = self._decided_at = time.monotonic()
         self._stops: set[str] = set()
+        #: Whether a control for everybody came after the fence was asked for.
+        self._is_uncovered = False
 
     @property
     def inputs(self) -> list[Partition]:
@@ -224,12 +249,13 @@ class Table:
             raise Unusable(f"--policy: {error}: give it a new version") from None
         everybody.history = max(everybody.history, context.terms.history)
         self.kept = (
-            Kept(context.partitions, PaymentsWatch(context.clock())) if kept_row is None else decode_kept(kept_row)
+            Kept(context.partitions, PaymentsWatch(FIRST_INSTANT)) if kept_row is None else decode_kept(kept_row)
         )
         if self.kept.partitions != context.partitions:
             raise OtherPartitions(self.kept.partitions, context.partitions)
         await self._place_inputs()
         self.durable = dict(self.next)
+        self.store.take_outgrown()  # they were put on hold when they grew
         self._stops = set(everybody.stops)
         self.monitor = Monitor(everybody, context.terms, self.store)
         self.monitor.remember_from(self.kept.complete)
@@ -237,6 +263,8 @@ class Table:
         context.metrics.recovery_seconds.observe(time.monotonic() - began)
         context.metrics.recovered_accounts.inc(len(self.store))
         await self._commit(force=True)  # which shows the brokers' clock, too
+        if self.kept.payments.since == FIRST_INSTANT:
+            self.kept.payments.resume(self._now())
         self._work.set()
 
     def _recover(self, key: bytes, value: bytes | None) -> None:
@@ -293,9 +321,9 @@ class Table:
         room, moved = _APPLY_AT_ONCE, False
         try:
             for topic, inbox in self._inbox.items():
-                while inbox and room > 0 and self._pending < self.context.commit_records:
+                while inbox and room > 0 and not self._is_full:
                     limit = self._limit(topic)
-                    if limit is not None and inbox[0].start >= limit and self.next[topic] >= limit:
+                    if limit is not None and self.next[topic] >= limit:
                         break
                     room -= self._apply_batch(inbox[0], limit)
                     moved = True
@@ -312,6 +340,11 @@ class Table:
             self._work.set()
         return moved
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether enough is applied for one transaction."""
+        return self._pending >= self.context.commit_records or self._pending_bytes >= _APPLY_BYTES
+
     def _limit(self, topic: str) -> int | None:
         """The end behind which records are held back, while a fence waits for other inputs."""
         fence = self._fence
@@ -326,43 +359,58 @@ class Table:
         records = batch.records
         if start > batch.start or end < batch.next:
             records = [record for record in records if start <= record.offset < end]
+        size = sum(len(record.value or b"") for record in records)
+        if self._pending_bytes + size > _APPLY_BYTES:
+            records, rest = self._cut(records)
+            end = rest.offset if rest is not None else end
+            size = _APPLY_BYTES
+        self._pending_bytes += size
         if records:
             self._apply(topic, records)
         self.next[topic] = end
         return len(records)
 
+    def _cut(self, records: Sequence[Record]) -> tuple[Sequence[Record], Record | None]:
+        """Those that the transaction has room for, one at least if it is empty; and the first that it has not."""
+        room = _APPLY_BYTES - self._pending_bytes
+        for number, record in enumerate(records):
+            room -= len(record.value or b"")
+            if room < 0 and (number or self._pending):
+                return records[:number], record
+        return records, None
+
     def _apply(self, topic: str, records: Sequence[Record]) -> None:
-        context, monitor, payments = self.context, self.monitor, self.kept.payments
-        now = monitor.clock = max(monitor.everybody.decided_to, self._capped(context.clock()))
+        monitor, payments = self.monitor, self.kept.payments
+        now = self._now()
+        monitor.clock = max(now, self._capped(self.context.record_clock()))
         here = (topic, self.partition)
         latest = self.kept.watermarks.get(topic, FIRST_INSTANT)
         occurred = now
-        refused_before, waiting, store = monitor.refused, 0, self.store
+        refused_before, waiting = monitor.refused, 0
         record = records[0]
         try:
             for record in records:
                 refused = monitor.refused
                 try:
-                    admitted = admit(topic, record)  # type: ignore[arg-type]  # a topic of ours
-                    if admitted.account_id not in store:
-                        check_partition(admitted.account_id, self.partition, context.partition_of)
+                    admitted = self._admit(topic, record)
                 except Refusal as refusal:
                     monitor.refuse(source_of(here, record), refusal)
                     admitted = None
+                is_known = type(admitted) is Control and admitted.event_id in monitor.everybody.events
                 if admitted is not None:
                     if monitor.apply(admitted, lambda record=record: source_of(here, record)):  # type: ignore[misc]
                         latest = max(latest, admitted.at)
                         occurred = min(occurred, admitted.at)
                         if topic == "bills":
                             payments.bill(now)
-                        elif type(admitted) is Control and admitted.kind == "resume":
-                            self._resumed(admitted, now)
+                        elif type(admitted) is Control and admitted.account_id == EVERYBODY and not is_known:
+                            self._controlled(admitted, now)
                     elif monitor.refused == refused:
                         waiting += 1
                 if topic == "payments":
                     payments.payment(now, usable=monitor.refused == refused)
                     if monitor.refused != refused:
-                        self._unusable_payment(record)
+                        self._unusable_payment(record, now)
         except Exception as error:
             raise Defect(f"{topic} partition {self.partition} offset {record.offset}: {error!r}") from error
         self.kept.watermarks[topic] = latest
@@ -370,12 +418,24 @@ class Table:
         self._count(topic, records, monitor.refused - refused_before, waiting, now)
         context.metrics.record_age.labels(topic, "occurred").observe((now - occurred) / SECOND)
 
-    def _resumed(self, control: Control, now: Instant) -> None:
-        if control.account_id == EVERYBODY:
+    def _admit(self, topic: str, record: Record) -> DomainRecord:
+        """The record of the domain, if its account is served here and has room for it. Raises Refusal."""
+        admitted, store = admit(topic, record), self.store  # type: ignore[arg-type]  # a topic of ours
+        if admitted.account_id not in store:
+            check_partition(admitted.account_id, self.partition, self.context.partition_of)
+        elif store.large and store.is_full(admitted.account_id):
+            raise _full(admitted.account_id)
+        return admitted
+
+    def _controlled(self, control: Control, now: Instant) -> None:
+        """A control for everybody has come."""
+        if control.kind == "resume":
             self.kept.payments.resume(now)
             self._stops.clear()
+        else:  # it bears on accounts that a fence from before covers, but it is a cause that the fence does not
+            self._is_uncovered = True
 
-    def _unusable_payment(self, record: Record) -> None:
+    def _unusable_payment(self, record: Record, now: Instant) -> None:
         """§3: whoever may have paid is not suspended for it."""
         account_id = account_of_unusable(record)
         if account_id is None or self.context.partition_of(account_id.encode()) != self.partition:
@@ -383,7 +443,7 @@ class Table:
             self.monitor.stop("unusable_payments", _STOPPED)
         else:
             self.monitor.stop_account(account_id)
-            if self.kept.payments.too_many_unusable(self.monitor.clock):
+            if self.kept.payments.too_many_unusable(now):
                 self.monitor.stop("unusable_payments", _STOPPED)
 
     def _count(self, topic: str, records: Sequence[Record], refused: int, waiting: int, now: Instant) -> None:
@@ -430,7 +490,7 @@ class Table:
 
     async def _gather(self) -> None:
         """Apply records for one transaction, until it is time for it."""
-        while self._failure is None and self._pending < self.context.commit_records:
+        while self._failure is None and not self._is_full:
             if self._drain():
                 await asyncio.sleep(0)
                 continue
@@ -442,7 +502,7 @@ class Table:
 
     def _has_more_to_do(self) -> bool:
         since = time.monotonic() - self._committed_at
-        if self._fence is not None or since > _HEARTBEAT_S:
+        if self._fence is not None or since > _HEARTBEAT_S or self._stop_may_be_over():
             return True
         return self.monitor.has_undecided or self.monitor.has_usage_views(self._now())
 
@@ -467,7 +527,7 @@ class Table:
             await self._decide(self._fence)
         else:
             await self.flush()
-        if any(self._inbox.values()):
+        if self._is_uncovered or any(self._inbox.values()):
             self._work.set()
 
     def _check_failure(self) -> None:
@@ -484,7 +544,13 @@ class Table:
 
     def _wants_decision(self) -> bool:
         due = self.monitor.next_due()
-        return self.monitor.has_undecided or (due is not None and due < self._now())
+        is_due = due is not None and due < self._now()
+        return self.monitor.has_undecided or is_due or self._stop_may_be_over()
+
+    def _stop_may_be_over(self) -> bool:
+        """Whether something stops commands that ends by itself, and it was not looked at for a while."""
+        stopped = not _END_BY_THEMSELVES.isdisjoint(self.monitor.everybody.stops)
+        return stopped and time.monotonic() - self._decided_at > _LOOK_AGAIN_S
 
     async def _set_fence(self) -> None:
         """Ask how far the inputs reach, for a decision as of now. Raises Repartitioned."""
@@ -493,6 +559,7 @@ class Table:
             await self._commit(force=True)
         now = self._now()
         self.monitor.seal()
+        self._is_uncovered = False
         # Nothing is applied between the seal and the fence but what the answer covers: it is asked for afterwards.
         found = await self.context.fences.ends(self.inputs)
         self._note_ends(found)
@@ -522,7 +589,7 @@ class Table:
             if all(self.next[topic] >= end for topic, end in fence.ends.items()):
                 return True
             left = until - time.monotonic()
-            if left <= 0 or self._pending >= self.context.commit_records:
+            if left <= 0 or self._is_full:
                 return False
             if not self._drain():
                 self._moved.clear()
@@ -530,17 +597,20 @@ class Table:
 
     async def _decide(self, fence: Fence) -> None:
         """Decide on everything that is due or touched, in as many transactions as it takes."""
+        self._decided_at = time.monotonic()
         self._remember(fence.at)
         self._check_clock()
-        self._check_payments(fence.at)
+        await self._check_payments(fence.at)
         while True:
             for _ in range(0, _DECIDE_MOST, _DECIDE_AT_ONCE):
+                if self._is_uncovered:
+                    break
                 self._decide_some(fence.at)
                 if not self.monitor.is_deciding:
                     break
                 self._fence = None  # what was held back may come: its accounts wait for the next fence
                 await asyncio.sleep(0)
-            is_done = not self.monitor.is_deciding
+            is_done = self._is_uncovered or not self.monitor.is_deciding
             if is_done:
                 self._fence = None
             await self.flush()
@@ -584,13 +654,20 @@ class Table:
         else:
             self.monitor.go_on("clock_skew")
 
-    def _check_payments(self, now: Instant) -> None:
-        silence = self.context.payments_silence
-        elsewhere = self.context.heard_elsewhere(self.partition)
-        if silence is not None and self.kept.payments.is_silent(now, silence, elsewhere):
+    async def _check_payments(self, now: Instant) -> None:
+        if await self._is_silent(now):
             self.monitor.stop("payments_silence", _STOPPED)
         else:
             self.monitor.go_on("payments_silence")
+
+    async def _is_silent(self, now: Instant) -> bool:
+        context, payments = self.context, self.kept.payments
+        silence, here = context.payments_silence, context.heard_here(self.partition)
+        if silence is None or now < self.monitor.everybody.unlimited_until:
+            return False
+        if now - payments.heard_since(here) < silence:
+            return False  # the others need not be asked
+        return payments.is_silent(now, silence, latest([here, await context.heard_elsewhere()]))
 
     # -- commits ----------------------------------------------------------------------------------------------------
 
@@ -615,14 +692,14 @@ class Table:
             self._publish(self.context.topics.dead_letters, [dead_letter_message(letter) for letter in letters])
             for letter in letters:
                 self.context.metrics.dead_letters.labels(letter.topic, letter.error).inc()
-            state: list[tuple[bytes, bytes | None]] = list(self.store.take_changes())
+            state = self._take_changes()
             rows = self._system_rows()
             if force and not rows:
                 rows = {PARTITION_KEY: encode_kept(self.kept)}
             self._rows.update(rows)
             state += rows.items()
             outputs, sent, positions = self._outputs, self._sent, dict(self.next)
-            self._outputs, self._sent, self._pending = {}, [], 0
+            self._outputs, self._sent, self._pending, self._pending_bytes = {}, [], 0, 0
             self._committed_at = time.monotonic()
             began = steady_now()
             is_let_go = False
@@ -646,6 +723,16 @@ class Table:
             self._tell_committed(sent, (ended - began) / SECOND)
             if is_let_go:
                 raise asyncio.CancelledError
+
+    def _take_changes(self) -> list[tuple[bytes, bytes | None]]:
+        """Of the accounts; one that has become too large is put on hold with it (§3)."""
+        changes = self.store.take_changes()
+        outgrown = self.store.take_outgrown()
+        for account_id in outgrown:
+            self.monitor.stop_account(account_id)
+            told = f"its state has {self.store.large[account_id]:,} bytes, more than {LARGE_BYTES:,}"
+            self.context.say(f"partition {self.partition}: {shown(account_id)} is put on hold until its resume: {told}")
+        return changes + self.store.take_changes() if outgrown else changes
 
     # -- metrics ----------------------------------------------------------------------------------------------------
 
@@ -695,6 +782,7 @@ class Table:
         here.owed = {key: owed / 1e6 for key, owed in tally.owed.items()}
         here.marks_overdue = monitor.overdue(now)
         here.marks_pending = max(0, tally.pending - here.marks_overdue)
+        here.accounts_held_for_size = len(self.store.large)
         here.held_back = len(monitor.everybody.stopped)
         due = monitor.next_due()
         here.unfenced_marks = here.marks_overdue
@@ -707,6 +795,11 @@ class Table:
         """Let go of the journal, within a few seconds."""
         self._failure = self._failure or asyncio.CancelledError()
         await self.journal.stop()
+
+
+def _full(account_id: str) -> Refusal:
+    told = f"account_id: the state of {shown(account_id)} is too large to take more"
+    return Refusal("invalid", "account_id", f"{told}: send the account fewer records, see OPERATIONS")
 
 
 async def _within(event: asyncio.Event, timeout_s: float) -> bool:

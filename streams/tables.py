@@ -28,9 +28,9 @@ from models.records import TOPICS
 from streams.faults import Unusable
 from streams.fences import Repartitioned
 from streams.fetched import OffsetGone
+from streams.hearsay import Hearsay, latest
 from streams.journal import Fenced, Lost, TooLarge
-from streams.payments_watch import Heard
-from streams.table import Defect, OtherPartitions, Table
+from streams.table import Defect, OtherPartitions, Table, heard_in
 from streams.watermarks import Unanswered
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from streams.fetched import Partition
+    from streams.payments_watch import Heard
     from streams.table import Context
     from streams.transport import BatchApp, RecordBatch
 
@@ -77,6 +78,7 @@ class Tables:
         self._gone: dict[int, OffsetGone] = {}
         self._is_stopping = False
         self._fights = Fights(app)
+        self._hearsay = Hearsay(self.context.client, self.context.topics.state, heard_in)
         app.on_partitions_assigned.connect(self.on_assigned)  # type: ignore[arg-type]
         app.on_partitions_revoked.connect(self.on_revoked)
 
@@ -143,11 +145,13 @@ class Tables:
         if owning is not None:
             owning.cancel()
 
-    def heard_elsewhere(self, partition: int) -> Heard:
+    def heard_here(self, partition: int) -> Heard:
         """When a bill and a payment were accepted last on our other partitions."""
-        bills = [table.kept.payments.bill_at for p, table in self.tables.items() if p != partition]
-        payments = [table.kept.payments.payment_at for p, table in self.tables.items() if p != partition]
-        return Heard(max(filter(None, bills), default=None), max(filter(None, payments), default=None))
+        return latest(table.kept.payments.heard for p, table in self.tables.items() if p != partition)
+
+    async def heard_elsewhere(self) -> Heard:
+        """When they were on the partitions of other workers, as their journals say."""
+        return await self._hearsay.of(set(range(self.context.partitions)) - self.tables.keys())
 
     # -- the group's side -------------------------------------------------------------------------------------------
 

@@ -272,6 +272,7 @@ class Worker:
             subscribers=settings.subscribers,
             notice_acks=settings.notice_acks == "required",
         )
+        clock, broker_time = clock_of(settings.clock), BrokerTime()
         return Context(
             app_id=settings.app_id,
             client=self.client,
@@ -280,8 +281,9 @@ class Worker:
             partition_of=partition_by(settings.partitioner, partitions),
             policies=self.policies,
             terms=Terms(settings.app_id, settings.history, settings.usage_history, live),
-            clock=clock_of(settings.clock),
-            broker_time=BrokerTime(),
+            clock=clock,
+            record_clock=clock if settings.clock is not None else lambda: max(clock(), broker_time.earliest() or 0),
+            broker_time=broker_time,
             fences=Fences(self.client, partitions),
             metrics=self.metrics,
             max_clock_skew=settings.max_clock_skew,
@@ -289,6 +291,7 @@ class Worker:
             commit_interval_s=settings.commit_interval / SECOND,
             commit_records=settings.commit_records,
             transaction_timeout_s=settings.transaction_timeout / SECOND,
+            heard_here=tables.heard_here,
             heard_elsewhere=tables.heard_elsewhere,
             consumer=lambda: app.batches,
             say=say,

@@ -81,9 +81,9 @@ async def delete_records(servers: str, topic: str, partition: int, before: int) 
 
 
 @asynccontextmanager
-async def producing(servers: str, transactional_id: str | None = None) -> AsyncIterator[Any]:
+async def producing(servers: str, transactional_id: str | None = None, **options: Any) -> AsyncIterator[Any]:
     """A producer of others."""
-    producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=transactional_id)
+    producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=transactional_id, **options)
     await producer.start()
     try:
         yield producer
