@@ -416,7 +416,7 @@ class Table:
         self.kept.watermarks[topic] = latest
         self._pending += len(records)
         self._count(topic, records, monitor.refused - refused_before, waiting, now)
-        context.metrics.record_age.labels(topic, "occurred").observe((now - occurred) / SECOND)
+        self.context.metrics.record_age.labels(topic, "occurred").observe((now - occurred) / SECOND)
 
     def _admit(self, topic: str, record: Record) -> DomainRecord:
         """The record of the domain, if its account is served here and has room for it. Raises Refusal."""
