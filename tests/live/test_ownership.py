@@ -183,9 +183,19 @@ def test_a_zombie_is_fenced_and_nothing_is_doubled(
 def test_a_worker_that_is_killed_comes_back_under_its_name_without_a_rebalance(
     broker: LocalKafka, fresh_topics: FreshTopics, start: Callable[..., WorkerProcess]
 ) -> None:
-    fresh_topics(partitions=2)
+    # A group of its own: the names that are left in it have a minute to come back, and others would wait for them.
+    fresh_topics(partitions=2, app_id="named")
     servers = broker.address
-    session = ("--session-timeout", "PT60S", "--heartbeat-interval", "PT0.3S", "--commit-interval", "PT0.05S")
+    session = (
+        "--app-id",
+        "named",
+        "--session-timeout",
+        "PT60S",
+        "--heartbeat-interval",
+        "PT0.3S",
+        "--commit-interval",
+        "PT0.05S",
+    )
     one = start(servers, "--instance-id", "one", *session).wait_ready()
     other = start(servers, "--instance-id", "other", *session).wait_ready()
     wait_until(lambda: one.metric("arrears_partitions_owned") == 1 and one.is_ready, 30, lambda: one.said)
@@ -196,7 +206,7 @@ def test_a_worker_that_is_killed_comes_back_under_its_name_without_a_rebalance(
     assert time.monotonic() - began < 55, "it waited for the session to end"
     assert other.metric("arrears_rebalances_total") == rebalances
     send(servers, [bill(f"a{number}") for number in range(20)], 2)
-    wait_until(lambda: len(commands(servers, 2)) == 20, 20, lambda: one.said + other.said)
+    wait_until(lambda: len(commands(servers, 2, "named")) == 20, 20, lambda: one.said + other.said)
 
     # A third that calls itself as one that lives.
     third = start(servers, "--instance-id", "one", *session)
@@ -205,4 +215,4 @@ def test_a_worker_that_is_killed_comes_back_under_its_name_without_a_rebalance(
     assert ended.ended() == FAILED
     assert "two workers have the instance id one" in ended.said
     assert "Traceback" not in ended.said
-    assert set(map(tuple, commands(servers, 2).values())) == {("suspend",)}
+    assert set(map(tuple, commands(servers, 2, "named").values())) == {("suspend",)}

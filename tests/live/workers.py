@@ -243,15 +243,15 @@ async def outputs(servers: str, name: str, partitions: int, app_id: str = "arrea
     return [json.loads(record.value or b"null") for record in found]
 
 
-def commands(servers: str, partitions: int) -> dict[str, list[str]]:
+def commands(servers: str, partitions: int, app_id: str = "arrears") -> dict[str, list[str]]:
     """The actions commanded of each account; sequences have no gap and nothing is doubled."""
-    return asyncio.run(commanded(servers, partitions))
+    return asyncio.run(commanded(servers, partitions, app_id))
 
 
-async def commanded(servers: str, partitions: int) -> dict[str, list[str]]:
+async def commanded(servers: str, partitions: int, app_id: str = "arrears") -> dict[str, list[str]]:
     """As `commands`."""
     actions: dict[str, list[str]] = {}
-    for command in await outputs(servers, "commands", partitions):
+    for command in await outputs(servers, "commands", partitions, app_id):
         before = actions.setdefault(command["account_id"], [])
         before.append(command["action"])
         assert command["sequence"] == len(before), command
