@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
-from streams.journal import _end
+from streams.journal import Lost, _end
 from streams.partitioner import partition_by
 from tests.chaos.arrivals import EVERYONE
 from tests.chaos.traffic import HANGING_S, closing, for_everybody
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.chaos.traffic import Plan, Step
 
 _SEND_WITHIN_S: Final = 30.0
+#: What becomes of a record whose producer is in trouble, or was ended meanwhile.
+_TROUBLE: Final = (KafkaError, TimeoutError, AssertionError, Lost)
 #: A record of the largest size has to fit.
 _MOST_BYTES: Final = 1_000_000
 #: Upstream transactions at a time: each has a producer of its own.
@@ -96,7 +98,7 @@ class Sender:
                 async with asyncio.timeout(_SEND_WITHIN_S):
                     place = self._place(step, partition)
                     await producer.send_and_wait(step.topic, step.value(self.start), step.key, place)
-            except (KafkaError, TimeoutError, AssertionError):
+            except _TROUBLE:
                 self.figures["sent again"] += 1
                 await self._renew(producer)
             else:
@@ -147,7 +149,7 @@ class Sender:
                     await producer.abort_transaction()
             became = "committed" if step.open.commits else "left hanging" if step.open.hangs else "aborted"
             self.figures[f"transactions {became}"] += 1
-        except (KafkaError, TimeoutError, AssertionError):
+        except _TROUBLE:
             self.figures["transactions abandoned"] += 1
         finally:
             if producer is not None:
