@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
 
+from streams.journal import Lost, _end
 from streams.partitioner import partition_by
 from tests.chaos.arrivals import EVERYONE
 from tests.chaos.traffic import HANGING_S, closing, for_everybody
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tests.chaos.traffic import Plan, Step
 
 _SEND_WITHIN_S: Final = 30.0
-_STOP_WITHIN_S: Final = 5.0
+#: What becomes of a record whose producer is in trouble, or was ended meanwhile.
+_TROUBLE: Final = (KafkaError, TimeoutError, AssertionError, Lost)
 #: A record of the largest size has to fit.
 _MOST_BYTES: Final = 1_000_000
 #: Upstream transactions at a time: each has a producer of its own.
@@ -71,7 +72,7 @@ class Sender:
 
     async def stop(self) -> None:
         if self._producer is not None:
-            await _stop(self._producer)
+            await _end(self._producer)
 
     async def _live(self, steps: tuple[Step, ...]) -> None:
         async with asyncio.TaskGroup() as transactions:
@@ -97,7 +98,7 @@ class Sender:
                 async with asyncio.timeout(_SEND_WITHIN_S):
                     place = self._place(step, partition)
                     await producer.send_and_wait(step.topic, step.value(self.start), step.key, place)
-            except (KafkaError, TimeoutError, AssertionError):
+            except _TROUBLE:
                 self.figures["sent again"] += 1
                 await self._renew(producer)
             else:
@@ -115,15 +116,13 @@ class Sender:
             if self._producer is not old:
                 return
             if old is not None:
-                await _stop(old)
-            self._producer = await _start(
-                AIOKafkaProducer(
-                    bootstrap_servers=self.servers,
-                    enable_idempotence=True,
-                    acks="all",
-                    max_request_size=_MOST_BYTES + 10_000,
-                    max_batch_size=_MOST_BYTES + 5_000,
-                )
+                await _end(old)
+            self._producer = await _started(
+                bootstrap_servers=self.servers,
+                enable_idempotence=True,
+                acks="all",
+                max_request_size=_MOST_BYTES + 10_000,
+                max_batch_size=_MOST_BYTES + 5_000,
             )
 
     async def _send_in_transaction(self, step: Step) -> None:
@@ -134,10 +133,8 @@ class Sender:
         name = f"hanging-{step.at}" if step.open.hangs else f"upstream-{number}"
         timeout_ms = round(HANGING_S * 1000) if step.open.hangs else 20_000
         try:
-            producer = await _start(
-                AIOKafkaProducer(
-                    bootstrap_servers=self.servers, transactional_id=name, transaction_timeout_ms=timeout_ms
-                )
+            producer = await _started(
+                bootstrap_servers=self.servers, transactional_id=name, transaction_timeout_ms=timeout_ms
             )
             async with asyncio.timeout(_SEND_WITHIN_S):
                 await producer.begin_transaction()
@@ -152,30 +149,26 @@ class Sender:
                     await producer.abort_transaction()
             became = "committed" if step.open.commits else "left hanging" if step.open.hangs else "aborted"
             self.figures[f"transactions {became}"] += 1
-        except (KafkaError, TimeoutError, AssertionError):
+        except _TROUBLE:
             self.figures["transactions abandoned"] += 1
         finally:
             if producer is not None:
-                await _stop(producer)
+                await _end(producer)
             self._free.put_nowait(number)
 
 
-async def _start(producer: Any) -> Any:
-    """Once the broker is there. One that cannot start is asked again: it keeps nothing."""
+async def _started(**options: Any) -> Any:
+    """A producer, once the broker is there. One that could not start is not asked again."""
     while True:
+        producer = AIOKafkaProducer(**options)
         try:
             async with asyncio.timeout(_SEND_WITHIN_S):
                 await producer.start()
         except (KafkaError, TimeoutError, OSError):
+            await _end(producer)
             await asyncio.sleep(0.5)
+        except BaseException:
+            await _end(producer)
+            raise
         else:
             return producer
-
-
-async def _stop(producer: Any) -> None:
-    stopping = asyncio.ensure_future(producer.stop())
-    await asyncio.wait({stopping}, timeout=_STOP_WITHIN_S)
-    if not stopping.done():
-        stopping.cancel()
-    with suppress(asyncio.CancelledError, KafkaError, AssertionError):
-        await stopping

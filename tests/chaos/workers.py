@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: What the issue asks of SIGTERM.
 STOP_WITHIN_S: Final = 10.0
+_POLL_S: Final = 0.05
 #: A worker says with these that somebody has to mend something: to start it again would be of no use.
 HOPELESS: Final = (2, 3)
 
@@ -144,15 +145,17 @@ class Workers:
         """SIGTERM, and an end within ten seconds."""
         worker.process.terminate()
         del self.running[worker.name]
-        try:
-            code = worker.process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
+        until = time.monotonic() + STOP_WITHIN_S
+        while worker.process.poll() is None and time.monotonic() < until:
+            if worker.is_stopped:  # it has frozen itself just before: its ten seconds begin when it wakes
+                worker.thaw()
+                until = time.monotonic() + STOP_WITHIN_S
+            time.sleep(_POLL_S)
+        if worker.process.poll() is None:
             self.hung.append(worker.log.name)
             worker.process.kill()
-            worker.process.wait()
-        else:
-            if code != 0:
-                self.exits[code] += 1
+        if (code := worker.process.wait()) not in (0, -signal.SIGKILL):
+            self.exits[code] += 1
 
     def calm_down(self, least: int) -> None:
         """No more faults: everybody is awake, and there are enough."""
