@@ -277,7 +277,7 @@ class _List:
             try:
                 read = await reader.fetch(positions)
             except Unanswered as error:
-                say(f"the brokers at {address(self._kafka)} do not answer ({error}): waiting for them")
+                say(f"arrears: the brokers at {address(self._kafka)} do not answer ({error}): waiting for them")
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, _AGAIN_AT_MOST_S)
                 continue
