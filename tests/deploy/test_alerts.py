@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import typer.main
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.grafana.pages import PAGES
 from deploy.validate import scraped
+from models.contract import ControlKind
+from streams.arguments import app
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
@@ -95,3 +98,29 @@ def test_alertmanager_knows_the_alerts_it_holds_back() -> None:
     for name, several in re.findall(r'alertname =~? "(Arrears\w*)(?:\((.*?)\))?"', text):
         names = [f"{name}{one}" for one in several.split("|")] if several else [name]
         assert set(names) <= set(ALERTS)
+
+
+TYPED = sorted(
+    set(
+        re.findall(
+            r"(?:^\$ |`)arrears ([a-z][^`\n]*)", (DEPLOY / "RUNBOOK.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
+    )
+)
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_what_the_runbook_has_one_type_is_there_to_be_typed(typed: str) -> None:
+    command: Any = typer.main.get_command(app)
+    words = typed.split()
+    while hasattr(command, "commands"):
+        assert words, typed
+        command = command.commands[words.pop(0)]
+    options = {
+        option
+        for parameter in command.get_params(command.make_context(command.name, [], resilient_parsing=True))
+        for option in parameter.opts
+    }
+    assert {word for word in words if word.startswith("--")} <= options
+    if command.name == "control":
+        assert words[0] in get_args(ControlKind)
