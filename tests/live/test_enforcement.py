@@ -169,7 +169,7 @@ async def _send(producer: Any, one: Sent) -> None:
 
 async def _play(servers: str, worker: Process, first: Process, second: Process, dice: random.Random) -> None:
     """Send the records; kill the services again and again, and the worker once."""
-    await until(lambda: worker.said.count("accounts recovered") == _PARTITIONS, 30)
+    await until(lambda: worker.said.count("accounts recovered") == _PARTITIONS, 60)
     began = time.monotonic()
     waiting, kills = _customers(7), {first: dice.uniform(1, 2)}
     worker_dies_s = _WORKER_IS_KILLED_S
@@ -213,7 +213,7 @@ async def _until_views(servers: str, statuses: dict[str, str]) -> None:
         views = await _views(servers)
         return all(account in views and views[account]["status"] == status for account, status in statuses.items())
 
-    await until(shown, 30)
+    await until(shown, 60)
 
 
 async def _until_applied(servers: str, clouds: list[Cloud]) -> None:
@@ -227,7 +227,7 @@ async def _until_applied(servers: str, clouds: list[Cloud]) -> None:
             for account, view in views.items()
         )
 
-    await until(applied, 20)
+    await until(applied, 60)
 
 
 # The judgement ----------------------------------------------------------------------------------------------------
@@ -310,4 +310,4 @@ def test_each_command_is_applied_once_in_order_whoever_is_killed(fresh_topics: F
     worker.start()
     first.start()
     with running(worker, first, second):
-        run(scenario(), within_s=90)
+        run(scenario(), within_s=240)
