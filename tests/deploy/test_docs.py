@@ -15,7 +15,6 @@ import typer
 
 from deploy import operations
 from models import contract
-from streams import cli
 from streams.arguments import app
 from streams.settings import Settings, variable_of
 
@@ -133,8 +132,6 @@ def test_a_command_that_is_named_is_there(line: str) -> None:
     arguments = ["hold" if argument == "KIND" else argument for argument in arguments_of(line) if argument != "…"]
     if arguments in (["--help"], ["--install-completion"]):
         return  # which end the program at once
-    if arguments[0] in cli._COMMANDS and arguments[0] not in COMMAND.commands:
-        return  # announced: its words are reserved, and it is on its way
     try:
         parse(arguments)
     except NotUnderstood as told:

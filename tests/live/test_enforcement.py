@@ -169,7 +169,7 @@ async def _send(producer: Any, one: Sent) -> None:
 
 async def _play(servers: str, worker: Process, first: Process, second: Process, dice: random.Random) -> None:
     """Send the records; kill the services again and again, and the worker once."""
-    await until(lambda: worker.said.count("accounts recovered") == _PARTITIONS, 30)
+    await until(lambda: worker.said.count("accounts recovered") == _PARTITIONS, 60)
     began = time.monotonic()
     waiting, kills = _customers(7), {first: dice.uniform(1, 2)}
     worker_dies_s = _WORKER_IS_KILLED_S
@@ -213,7 +213,7 @@ async def _until_views(servers: str, statuses: dict[str, str]) -> None:
         views = await _views(servers)
         return all(account in views and views[account]["status"] == status for account, status in statuses.items())
 
-    await until(shown, 30)
+    await until(shown, 60)
 
 
 async def _until_applied(servers: str, clouds: list[Cloud]) -> None:
@@ -227,7 +227,7 @@ async def _until_applied(servers: str, clouds: list[Cloud]) -> None:
             for account, view in views.items()
         )
 
-    await until(applied, 20)
+    await until(applied, 60)
 
 
 # The judgement ----------------------------------------------------------------------------------------------------
@@ -296,14 +296,18 @@ def test_each_command_is_applied_once_in_order_whoever_is_killed(fresh_topics: F
             _check_applied_once(cloud, commands, is_late=is_late)
             _check_state(cloud, views)
             cloud.close()
-        _check_acks(await _topic(servers, "acks"), commands)
+        acks = await _topic(servers, "acks")
+        _check_acks(acks, commands)
         assert await _topic(servers, "arrears.dead-letters") == []
-        notices = Counter(notice["kind"] for notice in await _topic(servers, "arrears.notices"))
-        assert notices["command_unconfirmed"] == 0
+        # A delete that came to the service after its account was reopened is the only one that it refuses.
+        refused = {ack["command_id"] for ack in acks if ack["status"] == "failed"}
+        notices = await _topic(servers, "arrears.notices")
+        assert {one["command_id"] for one in notices if one["kind"] == "command_unconfirmed"} <= refused
+        assert {one["account_id"] for one in commands if one["command_id"] in refused} <= set(_COME_BACK)
         assert first.kills >= 5
         assert second.kills >= 2
 
     worker.start()
     first.start()
     with running(worker, first, second):
-        run(scenario(), within_s=90)
+        run(scenario(), within_s=240)
