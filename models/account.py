@@ -53,6 +53,11 @@ class Fact(msgspec.Struct, frozen=True, array_like=True, gc=False):
     deletion: Deletion | None = None
 
 
+#: Parts of a summary: the status (a place in `STATUSES`), whether it is due at some time, whether anything was ever
+#: commanded or told of it, whether a change of a bill waits for its bill.
+STATUS, PENDING, ACTIVE, WAITING = 3, 4, 8, 16
+
+
 class Account(msgspec.Struct, array_like=True, gc=False):
     """The state of one account. Records change it through the `apply_…` methods, decisions through `decision`.
 
@@ -65,13 +70,9 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     due: Instant | None = None
     #: That of its first accepted record; one currency an account.
     currency: str | None = None
-    #: As it was encoded last: whether `due` was set, its status (a place in `STATUSES`), what it owed, whether anything
-    #: was ever commanded or told of it, whether a change of a bill waits for its bill.
-    is_pending: bool = False
-    status: int = 0
+    #: As it was encoded last: its summary (see above), and what it owed.
+    summary: int = 0
     owed: Money = 0
-    is_active: bool = False
-    is_waiting: bool = False
     #: Whether records were applied that no decision has seen.
     touched: bool = False
     #: Live: whether it has changed since its last view.
@@ -97,6 +98,17 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     packed_usage: bytes = b""
     usage: UsageBook | None = None
 
+    def sum_up(self) -> None:
+        """Bring `summary` and `owed` up to date."""
+        enforcement, balance = self.enforcement, self.ledger.tip.balance
+        summary = 0 if enforcement is None else enforcement.status_number | ACTIVE
+        if self.due is not None:
+            summary |= PENDING
+        if self.ledger.waiting:
+            summary |= WAITING
+        self.summary = summary
+        self.owed = -balance if balance < 0 else 0
+
     # -- records ----------------------------------------------------------------------------------------------------
     # Each raises Refusal, having changed nothing.
 
@@ -105,36 +117,46 @@ class Account(msgspec.Struct, array_like=True, gc=False):
 
         `refuse` takes those that had waited for this one in vain.
         """
+        ledger, history = self.ledger, horizon.history
         crc = fingerprint(record)
-        known = self.ledger.known_bill_event(record.event_id, horizon.history)
+        known = ledger.known_bill_event(record.event_id, history)
         if known is not None:
             check_same_content(record.event_id, known.crc, crc)
             return True
-        self._check_currency(record.currency)
+        if record.currency != self.currency:
+            self._check_currency(record.currency)
         if record.kind == "issued":
-            for source, refusal in self.ledger.issue(record, crc, horizon.history):
+            for source, refusal in ledger.issue(record, crc, history):
                 refuse(source, refusal)
-            self._bill_usage(record.at if record.period_end is None else record.period_end)
-        elif not self.ledger.change(record, crc, horizon.history, origin):
+            until = record.at if record.period_end is None else record.period_end
+            if self.billed_until is None or until > self.billed_until:
+                self._bill_usage(until)
+        elif not ledger.change(record, crc, history, origin):
             return False
-        self._accept(record.currency)
-        self._doubt_delete(record.at)
+        if self.currency is None or not self.usable:
+            self._accept(record.currency)
+        if self.enforcement is not None and self.enforcement.deletion is not None:
+            self._doubt_delete(self.enforcement.deletion, record.at)
         return True
 
     def apply_payment(self, record: Payment, horizon: Horizon) -> None:
         """Add a top-up, a refund, a reversal or a gift."""
+        ledger, history = self.ledger, horizon.history
         crc = fingerprint(record)
-        known = self.ledger.known_payment_event(record.event_id, horizon.history)
+        known = ledger.known_payment_event(record.event_id, history)
         if known is not None:
             check_same_content(record.event_id, known.crc, crc)
             return
-        self._check_currency(record.currency)
-        self.ledger.pay(record, crc, horizon.history)
-        self._accept(record.currency)
-        self._doubt_delete(record.at)
-        deletion = self.enforcement.deletion if self.enforcement is not None else None
-        if record.kind == "topup" and deletion is not None:
-            self.facts.append(Fact("payment_after_delete", payment=record, deletion=deletion))
+        if record.currency != self.currency:
+            self._check_currency(record.currency)
+        ledger.pay(record, crc, history)
+        if self.currency is None or not self.usable:
+            self._accept(record.currency)
+        deletion = None if self.enforcement is None else self.enforcement.deletion
+        if deletion is not None:
+            self._doubt_delete(deletion, record.at)
+            if record.kind == "topup":
+                self.facts.append(Fact("payment_after_delete", payment=record, deletion=deletion))
 
     def apply_usage(self, record: Usage, horizon: Horizon) -> None:
         """Draw on packages and count what is not billed; it moves no balance."""
@@ -178,7 +200,8 @@ class Account(msgspec.Struct, array_like=True, gc=False):
                 self._reopen(record, crc, horizon)
             case "credit_limit":
                 self.ledger.control(record, crc)
-                self._doubt_delete(record.at)
+                if self.enforcement is not None and self.enforcement.deletion is not None:
+                    self._doubt_delete(self.enforcement.deletion, record.at)
             case "resume":
                 self.stopped = False
             case "policies":
@@ -245,14 +268,12 @@ class Account(msgspec.Struct, array_like=True, gc=False):
         self.enforcement.reopen(record.at, horizon.history)
 
     def _bill_usage(self, until: Instant) -> None:
-        if self.billed_until is None or until > self.billed_until:
-            self.billed_until = until
-            if self.usage is not None:
-                self.usage.bill(until)
+        self.billed_until = until
+        if self.usage is not None:
+            self.usage.bill(until)
 
-    def _doubt_delete(self, at: Instant) -> None:
-        deletion = self.enforcement.deletion if self.enforcement is not None else None
-        if deletion is not None and deletion.effective_at is not None and at <= deletion.effective_at:
+    def _doubt_delete(self, deletion: Deletion, at: Instant) -> None:
+        if deletion.effective_at is not None and at <= deletion.effective_at:
             self.recheck = True
 
     def _usage_book(self) -> UsageBook:

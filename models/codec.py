@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from models.account import Account
+from models.account import ACTIVE, STATUS, WAITING, Account
 from models.enforcement import Action
 from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
@@ -68,20 +67,29 @@ class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
     account_id: str
     due: Instant | None
     currency: str | None
-    is_pending: bool
-    #: A place in `STATUSES`.
-    status: int
+    summary: int
     owed: Money
-    #: Whether anything was ever commanded or told of it.
-    is_active: bool
-    #: Whether a change of a bill waits for its bill.
-    is_waiting: bool
     #: Whether records were applied that no decision has seen.
     touched: bool
     #: Whether it has changed since its last view.
     unseen: bool
     #: Whether a command of it waits until what stops it is gone.
     held_back: bool
+
+    @property
+    def status(self) -> int:
+        """A place in `STATUSES`."""
+        return self.summary & STATUS
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything was ever commanded or told of it."""
+        return bool(self.summary & ACTIVE)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a change of a bill waits for its bill."""
+        return bool(self.summary & WAITING)
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -99,9 +107,12 @@ def _decoder(kind: type[_Item]) -> Callable[[bytes], _Item]:
     unpack = msgspec.msgpack.Decoder(kind).decode
 
     def decode(data: bytes) -> _Item:
-        if data[:1] in b"[{":
+        try:
+            return unpack(data)
+        except msgspec.DecodeError:
+            if data[:1] not in (b"[", b"{"):
+                raise
             return msgspec.convert(json.loads(data), kind, strict=False)
-        return unpack(data)
 
     return decode
 
@@ -120,7 +131,8 @@ Rows = dict[bytes, bytes | None]
 
 def peek(head: bytes) -> Peek:
     """The first fields of a head, without decoding the rest."""
-    _check_version(head)
+    if head[0] != VERSION:
+        _check_version(head)
     return _decode_peek(head[1:])
 
 
@@ -129,28 +141,25 @@ def peek(head: bytes) -> Peek:
 
 def encode_account(account: Account) -> tuple[bytes, Rows]:
     """The head, and the rows that have changed since the account was encoded or decoded last."""
-    ledger, enforcement = account.ledger, account.enforcement
-    account.is_pending = account.due is not None
-    account.status = 0 if enforcement is None else enforcement.status_number
-    account.owed = ledger.owed
-    account.is_active = enforcement is not None
-    account.is_waiting = bool(ledger.waiting)
-    ledger.tip.carry()
-    ledger.base.carry()
+    account.sum_up()
+    ledger = account.ledger
     rows: Rows = {}
     account_id, usage = account.account_id, account.usage
     if usage is not None:
         account.packed_usage = _encode(_usage_state(usage, rows))
-    if ledger.changes is not None or max(ledger.counts()) > INLINE:
+        account.usage = None
+    if ledger.changes is not None or ledger.size() > INLINE:
         _write_ledger(ledger, ledger.changes or Changes(), rows)
-    account.account_id, account.usage = "", None
+    account.account_id = ""
+    ledger.carry()
     if ledger.changes is None:
-        with suppress(OverflowError):  # then they stay open
-            ledger.pack()
+        ledger.pack()
         head = _encode(account)
     else:
         head = _encode_with_rows(account, ledger, ledger.changes)
-    account.account_id, account.usage = account_id, usage
+    account.account_id = account_id
+    if usage is not None:
+        account.usage = usage
     return _VERSION_BYTE + head, rows
 
 
@@ -248,18 +257,22 @@ def _parts(kind: bytes, buckets: Buckets[_Key, _Value], rows: Rows) -> tuple[int
 
 def decode_account(account_id: str, head: bytes, rows: Mapping[bytes, bytes]) -> Account:
     """The account of a head and its rows. Raises NewerState."""
-    _check_version(head)
+    if head[0] != VERSION:
+        _check_version(head)
     account = _decode_head(head[1:])
     account.account_id = account_id
-    changes = account.ledger.changes
-    if changes is not None:
-        account.ledger.resume(
-            _read_rows(b"m", changes.movement_rows, _decode_movements, rows) if changes.movement_rows else None,
-            _read_rows(b"b", changes.bill_rows, _decode_bills, rows) if changes.bill_rows else None,
-        )
+    if account.ledger.changes is not None:
+        _read_ledger(account.ledger, account.ledger.changes, rows)
     if account.packed_usage:
         account.usage = _usage(_decode_usage(account.packed_usage), rows)
     return account
+
+
+def _read_ledger(ledger: Ledger, changes: Changes, rows: Mapping[bytes, bytes]) -> None:
+    ledger.resume(
+        _read_rows(b"m", changes.movement_rows, _decode_movements, rows) if changes.movement_rows else None,
+        _read_rows(b"b", changes.bill_rows, _decode_bills, rows) if changes.bill_rows else None,
+    )
 
 
 def _check_version(head: bytes) -> None:

@@ -135,13 +135,13 @@ class Decision:
     def _follow_ledger(self) -> None:
         ledger, enforcement = self.ledger, self.enforcement
         episode = enforcement.episode
-        if episode is not None and (not ledger.in_arrears or ledger.since > episode.since):
+        since = ledger.since if ledger.in_arrears else None
+        if episode is not None and (since is None or since > episode.since):
             self._end_episode(episode)
-        if enforcement.fee_missing is not None and not ledger.in_arrears:
+        if enforcement.fee_missing is not None and since is None:
             self._restore_once_fee_paid(enforcement.fee_missing)
-        if not ledger.in_arrears:
+        if since is None:
             return
-        since = ledger.since
         if enforcement.episode is None:
             enforcement.episode = self._begin_episode(since)
         elif since != enforcement.episode.since:  # late evidence has moved its start
@@ -209,7 +209,7 @@ class Decision:
 
     def _restore_exempt(self) -> None:
         suspension = self.enforcement.suspension
-        exempt_since = self.held.exempt_since(self.now)
+        exempt_since = None if self.held is NO_HOLDS else self.held.exempt_since(self.now)
         if suspension is None or exempt_since is None:
             return
         at = max(exempt_since, suspension.decided_at)
@@ -224,7 +224,7 @@ class Decision:
     # -- marks, warnings, commands ----------------------------------------------------------------------------------
 
     def _follow_marks(self, episode: Episode) -> None:
-        blocked = self.held.covers(self.now)
+        blocked = self.held is not NO_HOLDS and self.held.covers(self.now)
         if blocked:
             self._wake(self.held.free_from(self.now))
         if self.marks_may_move or episode.delete_mark is None:
@@ -298,7 +298,8 @@ class Decision:
             episode.suspend_mark = MarkSeen(found.suspend, self.now, given)
         # The delete mark's `min_suspended` part runs from the suspend, or as things stand from when it can come.
         start = self._suspend_effective_at(episode) if suspension is None else suspension.decided_at
-        delete = NEVER if start >= NEVER else later_mark(found.delete, start + self.policy.min_suspended, self.held)
+        least = start + self.policy.min_suspended
+        delete = NEVER if start >= NEVER else later_mark(found.delete, least, self.held)
         if episode.delete_mark is None or episode.delete_mark.mark != delete:
             given = _given(episode, _DELETION_AHEAD, delete, self.policy.deletion_ahead)
             episode.delete_mark = MarkSeen(delete, self.now, given)
@@ -684,35 +685,37 @@ class Decision:
         deadline: Instant | None = None,
         command_id: str | None = None,
         subject: str = "",
-        **particulars: str | tuple[str, ...] | None,
+        services: tuple[str, ...] | None = None,
+        **particulars: str | None,
     ) -> str:
         """Publish a notice; returns its id. `particulars` are what its reader needs beside the fields of all."""
         account = self.account
         if episode is not None:
             since, policy = episode.since, self.policy
         arrears_since = None if since is None else format_instant(since)
-        at_text = format_instant(at)
+        at_text = arrears_since if at == since and arrears_since is not None else format_instant(at)
         notice_id = stable_id(
             self.moment.app_id, account.account_id, self.enforcement.sequence, kind, arrears_since, at_text, subject
         )
         if late_fee is None:
             late_fee = self.late_fee()
-        notice = Notice(
-            notice_id,
-            account.account_id,
-            kind,
-            at_text,
-            format_money(self.ledger.owed),
-            format_money(late_fee),
-            account.currency,
-            arrears_since,
-            None if deadline is None or deadline > LAST_INSTANT else format_instant(deadline),
-            command_id,
-            None if policy is None else policy.label,
+        self.moment.notices.append(
+            Notice(
+                notice_id,
+                account.account_id,
+                kind,
+                at_text,
+                format_money(self.ledger.owed),
+                format_money(late_fee) if late_fee else "0",
+                account.currency,
+                arrears_since,
+                None if deadline is None or deadline > LAST_INSTANT else format_instant(deadline),
+                command_id,
+                None if policy is None else policy.label,
+                services=services,
+                **particulars,
+            )
         )
-        if particulars:
-            notice = msgspec.structs.replace(notice, **particulars)
-        self.moment.notices.append(notice)
         return notice_id
 
     # -- the fee ----------------------------------------------------------------------------------------------------
@@ -739,6 +742,8 @@ _NOTHING: Final = Enforcement()
 
 def _given(episode: Episode, kind: str, mark: Instant, ahead: tuple[Duration, ...]) -> int:
     """How many of a mark's warnings are given or have lapsed: a mark that moves away and back is the old mark."""
+    if not episode.warned:
+        return 0
     nearest = min(
         (warned.ahead for warned in episode.warned if warned.kind == kind and warned.mark == mark), default=NEVER
     )
@@ -747,7 +752,10 @@ def _given(episode: Episode, kind: str, mark: Instant, ahead: tuple[Duration, ..
 
 def unpaid_bills(account: Account) -> tuple[tuple[UnpaidBill, ...], int]:
     """The oldest unpaid bills as they are published, and how many there are."""
-    unpaid, count = account.ledger.unpaid(MAX_UNPAID_BILLS)
+    ledger = account.ledger
+    if ledger.covered == len(ledger.bills):
+        return (), 0
+    unpaid, count = ledger.unpaid(MAX_UNPAID_BILLS)
     bills = tuple(
         UnpaidBill(bill_id, format_money(total), format_money(outstanding)) for bill_id, total, outstanding in unpaid
     )

@@ -89,8 +89,9 @@ class Everybody:
 
     def policy_for(self, own: Standing | None, since: Instant) -> int:
         """The number of the policy of an episode that begins at `since` (R10)."""
-        policies = self.policies_at(since)
-        name = policy_choice(since, own, self.standing)
+        policies = self.policies_at(since) if len(self.in_force) > 1 else self.in_force[0].policies
+        is_chosen = self.standing.choices or (own is not None and own.choices)
+        name = policy_choice(since, own, self.standing) if is_chosen else None
         return self.versions.index(policies.version_at(policies.first_name if name is None else name, since))
 
     def policy_of_opening(self, control: Control) -> int:

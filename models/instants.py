@@ -43,7 +43,6 @@ DURATION_FORM: Final = (
 _HOUR: Final = slice(0, 13)
 _END: Final = slice(13, None)
 _SECOND: Final = slice(13, 19)
-_POINT: Final = 19
 _MILLI: Final = slice(19, 23)
 _MICRO: Final = slice(23, None)
 
@@ -77,10 +76,11 @@ def parse_instant(text: str) -> Instant:
 
     Strict to the letter: upper case, ASCII digits, no 24:00, no leap second, within the years 0001-9999 in UTC.
     """
+    hour, end = _HOURS.get(text[_HOUR]), _ENDS.get(text[_END])
+    if hour is not None and end is not None:
+        return hour + end
     try:
-        if text[_POINT] == ".":
-            return _HOURS[text[_HOUR]] + _SECONDS[text[_SECOND]] + _MILLIS[text[_MILLI]] + _MICROS[text[_MICRO]]
-        return _HOURS[text[_HOUR]] + _ENDS[text[_END]]
+        return _HOURS[text[_HOUR]] + _SECONDS[text[_SECOND]] + _MILLIS[text[_MILLI]] + _MICROS[text[_MICRO]]
     except LookupError:
         hour, end = _parse_hour(text[_HOUR]), _parse_end(text[_END])
     if hour is None or end is None or not FIRST_INSTANT <= hour + end <= LAST_INSTANT:

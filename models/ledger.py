@@ -11,7 +11,7 @@ A movement that arrives in order advances the fold by one step. One that arrives
 makes it stale, and the next `settle` folds again from the base.
 
 A ledger is what is encoded, too. Most of it is history that is only ever asked whether it knows an id: folded movements
-and covered bills stay packed, as the bytes that they are encoded to, until something else is asked of them.
+and covered bills stay packed, as bytes, until something else is asked of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from models.instants import Instant
+from models.instants import Duration, Instant
 from models.money import Money
 from models.outputs import Source
 from models.refusal import Refusal
@@ -73,6 +73,7 @@ class OpenBill(msgspec.Struct, array_like=True, gc=False):
     voided_at: Instant | None = None
     total: Money = 0
     covered_at: Instant | None = None
+    has_changed: bool = False
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -111,10 +112,10 @@ class Fold(msgspec.Struct, array_like=True, gc=False):
 
     def carry(self) -> None:
         """Split the integrals, ready to be encoded."""
-        if self.integral >> _CARRIED:
+        if self.integral > _BELOW:
             self.integral_above += self.integral >> _CARRIED
             self.integral &= _BELOW
-        if self.ended_integral >> _CARRIED:
+        if self.ended_integral > _BELOW:
             self.ended_integral_above += self.ended_integral >> _CARRIED
             self.ended_integral &= _BELOW
 
@@ -174,9 +175,19 @@ class Known(msgspec.Struct, gc=False):
                 self.topups[movement.ref] = movement.at
 
 
+#: From so many items on an array's beginning has 3 bytes, or 5.
+_SHORT_ARRAY: Final = 16
+_MEDIUM_ARRAY: Final = 1 << 16
+
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack_movements: Final = msgspec.msgpack.Decoder(list[Movement]).decode
-_unpack_bills: Final = msgspec.msgpack.Decoder(list[OpenBill]).decode
+_unpack_durations: Final = msgspec.msgpack.Decoder(list[Duration]).decode
+
+
+def _items(items: list[Movement] | list[Duration]) -> bytes:
+    """The encoded items, one after the other."""
+    count = len(items)
+    return _pack(items)[1 if count < _SHORT_ARRAY else 3 if count < _MEDIUM_ARRAY else 5 :]
 
 
 def _as_array(count: int, items: bytes) -> bytes:
@@ -189,8 +200,9 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
 
     tip: Fold = msgspec.field(default_factory=Fold)
     #: What was folded before the horizon passed over it.
-    base: Fold = msgspec.field(default_factory=Fold)
-    #: History: movements that are folded, and bills that are covered; they come before all others.
+    base: Fold | None = None
+    #: History: movements that are folded, and of bills that are covered how long they were open (in the order of
+    #: `bills`, of which they are the first).
     packed_movements: bytes = b""
     packed_bills: bytes = b""
     packed_movement_count: int = 0
@@ -217,29 +229,51 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
 
     # -- packing ----------------------------------------------------------------------------------------------------
 
-    def counts(self) -> tuple[int, int]:
-        """How many movements there are, and how many bills."""
+    def size(self) -> int:
+        """How many movements there are, or how many bills, if they are more."""
         bills = len(self.bills) + len(self.ahead) if self.known is None else len(self.known.bills)
-        return self.packed_movement_count + len(self.movements), self.packed_bill_count + bills
+        bills += self.packed_bill_count
+        movements = len(self.movements) + self.packed_movement_count
+        return movements if movements > bills else bills  # noqa: FURB136  # a call less
+
+    def carry(self) -> None:
+        """Make the folds ready to be encoded."""
+        self.tip.carry()
+        if self.base is not None:
+            self.base.carry()
 
     def pack(self) -> None:
-        """Pack what can be; of what has to be looked up by its ids nothing is left. Raises OverflowError."""
-        if not self.stale:
+        """Pack what can be; of what is looked up by its ids nothing is left."""
+        if self.known is not None:
+            self._drop_known()
+        if self.stale:
+            return
+        try:
             if self.folded:
-                packed = b"".join([_pack(movement) for movement in self.movements[: self.folded]])
-                self._drop_known()
-                self.packed_movements += packed
-                self.packed_movement_count += self.folded
-                del self.movements[: self.folded]
-                self.folded = 0
-            if self.covered and not any(movement.kind in _CHANGES for movement in self.movements):
-                packed = b"".join([_pack(bill) for bill in self.bills[: self.covered]])
-                self._drop_known()
-                self.packed_bills += packed
-                self.packed_bill_count += self.covered
-                del self.bills[: self.covered]
-                self.covered = 0
-        self._drop_known()
+                self._pack_movements()
+            if self.covered and self.base is None and not any(m.kind in _CHANGES for m in self.movements):
+                self._pack_bills()
+        except OverflowError:  # what needs more than 64 bits stays open
+            return
+
+    def _pack_movements(self) -> None:
+        self.packed_movements += _items(self.movements[: self.folded])
+        self.packed_movement_count += self.folded
+        del self.movements[: self.folded]
+        self.folded = 0
+
+    def _pack_bills(self) -> None:
+        """Of a bill that never changed it is enough how long it was open: its movement has the rest."""
+        open_for = []
+        for bill in self.bills[: self.covered]:
+            if bill.has_changed or bill.covered_at is None:
+                break
+            open_for.append(bill.covered_at - bill.issued_at)
+        count = len(open_for)
+        self.packed_bills += _items(open_for)
+        self.packed_bill_count += count
+        del self.bills[:count]
+        self.covered -= count
 
     def not_folded(self, known: Known) -> list[OpenBill]:
         """The bills that are not folded."""
@@ -255,17 +289,22 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
 
     def unpack(self) -> None:
         """Lay everything open."""
-        if not (self.packed_movement_count or self.packed_bill_count):
+        if not self.packed_movement_count:
             return
         self._drop_known()
-        if self.packed_movement_count:
-            self.movements[:0] = _unpack_movements(_as_array(self.packed_movement_count, self.packed_movements))
-            self.folded += self.packed_movement_count
-            self.packed_movements, self.packed_movement_count = b"", 0
+        movements = _unpack_movements(_as_array(self.packed_movement_count, self.packed_movements))
+        self.movements[:0] = movements
+        self.folded += self.packed_movement_count
         if self.packed_bill_count:
-            self.bills[:0] = _unpack_bills(_as_array(self.packed_bill_count, self.packed_bills))
+            issued = sorted((m for m in movements if m.kind == ISSUED), key=_issued_order)
+            open_for = _unpack_durations(_as_array(self.packed_bill_count, self.packed_bills))
+            self.bills[:0] = [
+                OpenBill(m.ref, m.at, -m.delta, m.at, total=-m.delta, covered_at=m.at + duration)
+                for m, duration in zip(issued, open_for, strict=False)  # the later ones are open
+            ]
             self.covered += self.packed_bill_count
-            self.packed_bills, self.packed_bill_count = b"", 0
+        self.packed_movements = self.packed_bills = b""
+        self.packed_movement_count = self.packed_bill_count = 0
 
     def _by_ids(self) -> Known:
         """What is not packed, by its ids."""
@@ -297,9 +336,9 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
 
     def known_bill_event(self, event_id: str, horizon: Instant) -> Movement | None:
         """The movement of a record of `bills` with this id, unless it is forgotten."""
-        known = self._by_ids().bill_events.get(event_id)
+        known = (self.known or self._by_ids()).bill_events.get(event_id)
         if known is None:
-            if _pack(event_id) not in self.packed_movements:  # nearly always
+            if not self.packed_movements or _pack(event_id) not in self.packed_movements:  # nearly always
                 return None
             self.unpack()
             known = self._by_ids().bill_events.get(event_id)
@@ -307,9 +346,9 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
 
     def known_payment_event(self, event_id: str, horizon: Instant) -> Movement | None:
         """The movement of a record of `payments` with this id, unless it is forgotten."""
-        known = self._by_ids().payment_events.get(event_id)
+        known = (self.known or self._by_ids()).payment_events.get(event_id)
         if known is None:
-            if _pack(event_id) not in self.packed_movements:
+            if not self.packed_movements or _pack(event_id) not in self.packed_movements:
                 return None
             self.unpack()
             known = self._by_ids().payment_events.get(event_id)
@@ -322,7 +361,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             raise Refusal("conflict", "bill_id", f"bill {bill_id} has been issued already by another event")
         movement = Movement(at, ISSUED, record.event_id, -amount, bill_id, crc)
         self._insert(movement)
-        known = self._by_ids()
+        known = self.known or self._by_ids()
         bill = known.bills[bill_id] = OpenBill(bill_id, at, amount, at)
         known.bill_events[record.event_id] = movement
         if self.changes is not None:
@@ -354,7 +393,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             delta = -delta if kind == DEBIT else 0
         movement = Movement(record.at, kind, record.event_id, delta, payment_id, crc)
         self._insert(movement)
-        known = self._by_ids()
+        known = self.known or self._by_ids()
         known.payment_events[record.event_id] = movement
         if kind == TOPUP:
             known.topups[payment_id] = record.at
@@ -414,14 +453,10 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         if moved:
             self.folded = folded
             self._cover(tip.at - remembered)
-            self._let_go(horizon)
-
-    def _let_go(self, horizon: Instant) -> None:
-        """Fold what lies before the horizon, if it is much."""
-        if self.packed_movement_count + self.folded > _SLACK:
-            self.unpack()
-            if self.movements[_SLACK - 1].at < horizon:
-                self.fold(horizon)
+            if self.packed_movement_count + self.folded > _SLACK:  # fold what lies before the horizon, if it is much
+                self.unpack()
+                if self.movements[_SLACK - 1].at < horizon:
+                    self.fold(horizon)
 
     @property
     def in_arrears(self) -> bool:
@@ -431,13 +466,14 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
     @property
     def since(self) -> Instant:
         """When the episode began that runs now (only while in arrears)."""
-        tip = self.tip
-        return tip.at if tip.since is None else tip.since
+        since = self.tip.since
+        return self.tip.at if since is None else since
 
     @property
     def owed(self) -> Money:
         """max(0, -balance), credit limit or not."""
-        return max(0, -self.tip.balance)
+        balance = self.tip.balance
+        return -balance if balance < 0 else 0
 
     def integral(self, now: Instant) -> int:
         """What was owed times how long, in the episode that runs (only while in arrears)."""
@@ -483,7 +519,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
     def _history(self) -> Iterator[tuple[Instant, Fold]]:
         """Each instant of the history with the fold at its end. For rare questions: it folds anew."""
         self.unpack()
-        fold = msgspec.structs.replace(self.base)
+        fold = self._from_base()
         movements = self.movements[: self.folded]
         yield fold.at, fold
         for index, movement in enumerate(movements):
@@ -509,9 +545,9 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
     # -- bills ------------------------------------------------------------------------------------------------------
 
     def _bill(self, bill_id: str, horizon: Instant) -> OpenBill | None:
-        bill = self._by_ids().bills.get(bill_id)
+        bill = (self.known or self._by_ids()).bills.get(bill_id)
         if bill is None:
-            if _pack(bill_id) not in self.packed_bills:  # nearly always
+            if not self.packed_bills or _pack(bill_id) not in self.packed_movements:  # nearly always
                 return None
             self.unpack()
             bill = self._by_ids().bills.get(bill_id)
@@ -521,8 +557,8 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         return bill
 
     def _topup(self, payment_id: str) -> Instant | None:
-        paid_at = self._by_ids().topups.get(payment_id)
-        if paid_at is None and _pack(payment_id) in self.packed_movements:
+        paid_at = (self.known or self._by_ids()).topups.get(payment_id)
+        if paid_at is None and self.packed_movements and _pack(payment_id) in self.packed_movements:
             self.unpack()
             return self._by_ids().topups.get(payment_id)
         return paid_at
@@ -548,6 +584,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
                 self.changes.movements.add(following.event_id)
             self.stale = self.stale or following.at <= self.tip.at
         bill.changed_at = max(bill.changed_at, movement.at)
+        bill.has_changed = True
         if self.changes is not None:
             self.changes.bills.add(bill.bill_id)
         self._insert(movement)
@@ -622,7 +659,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             self.stale = True
 
     def _fold_bill(self, movement: Movement) -> None:
-        bill = self._by_ids().bills[movement.ref]
+        bill = (self.known or self._by_ids()).bills[movement.ref]
         bills = self.bills
         bill.total -= movement.delta
         if self.changes is not None:
@@ -654,13 +691,14 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             while self.covered and self.open_total < owed:
                 self.covered -= 1
                 self.open_total += self.bills[self.covered].total
-        bills = self.bills
-        while self.covered < len(bills) and self.open_total - (bill := bills[self.covered]).total >= owed:
-            self.open_total -= bill.total
-            self.covered += 1
+        bills, covered, open_total = self.bills, self.covered, self.open_total
+        while covered < len(bills) and open_total - (bill := bills[covered]).total >= owed:
+            open_total -= bill.total
+            covered += 1
             bill.covered_at = self.tip.at
             if self.changes is not None:
                 self.changes.bills.add(bill.bill_id)
+        self.covered, self.open_total = covered, open_total
 
     def fold(self, horizon: Instant) -> None:
         """Fold what lies before the horizon into the base, and forget the ids and the covered bills of before."""
@@ -668,12 +706,13 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             return
         self.unpack()
         movements, known = self.movements, self._by_ids()
+        base = self.base = self.base or Fold()
         count = 0
         while count < self.folded and movements[count].at < horizon:
             movement = movements[count]
-            if movement.at > self.base.at:
-                self.base.close(movement.at)
-            self.base.add(movement, self.opened_since)
+            if movement.at > base.at:
+                base.close(movement.at)
+            base.add(movement, self.opened_since)
             if self.changes is not None:
                 self.changes.movements.add(movement.event_id)
             events = known.bill_events if movement.kind in _BILL_KINDS else known.payment_events
@@ -685,6 +724,9 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         del movements[:count]
         self.folded -= count
         self._forget_folded_bills(horizon)
+
+    def _from_base(self) -> Fold:
+        return Fold() if self.base is None else msgspec.structs.replace(self.base)
 
     def _is_forgotten(self, bill: OpenBill, horizon: Instant) -> bool:
         """Covered, and `history` has passed since its last change (being covered is one)."""
@@ -727,7 +769,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         if self.changes is not None:
             self.changes.bills.update(known)
         self.bills = [bill for bill in self.bills if bill.bill_id not in issued]
-        self.tip = msgspec.structs.replace(self.base)
+        self.tip = self._from_base()
         self.folded, self.stale = 0, False
         self.covered, self.open_total = 0, sum(bill.total for bill in self.bills)
         self._cover(0)
@@ -755,3 +797,7 @@ def _order(movement: Movement) -> tuple[Instant, int, str]:
 
 def _bill_order(bill: OpenBill) -> tuple[Instant, str]:
     return bill.issued_at, bill.bill_id
+
+
+def _issued_order(movement: Movement) -> tuple[Instant, str]:
+    return movement.at, movement.ref

@@ -77,9 +77,13 @@ def parse_signed_fine(text: str) -> Fine:
 
 def format_money(value: Money) -> str:
     """The shortest form: "128.4", "0", "-3"."""
-    if value >= 0 and not value % _CENT:  # most amounts have two decimals
+    if not value:
+        return "0"
+    if value % _CENT == 0:  # most amounts have two decimals
         cents = value // _CENT
-        return f"{cents // 100}{_CENT_TEXTS[cents % 100]}" if cents else "0"
+        if cents > 0:
+            return f"{cents // 100}{_CENT_TEXTS[cents % 100]}"
+        return f"-{-cents // 100}{_CENT_TEXTS[-cents % 100]}"
     return _format(value, _MONEY_UNIT, MONEY_DECIMALS)
 
 

@@ -179,16 +179,16 @@ class Monitor:
 
         `origin` is asked only if the record is refused, or has to wait for another.
         """
-        account_id = record.account_id
+        account_id, live = record.account_id, self.terms.live
         account = self.accounts.get(account_id)
+        is_new = account is None
         try:
-            if self.terms.live is not None:
-                self._check_time(record, self.terms.live)
+            if live is not None:
+                self._check_time(record, live)
             if account_id == EVERYBODY:
                 assert isinstance(record, Control)  # the contract's models allow "*" nowhere else
                 self._apply_to_everybody(record)
                 return True
-            is_new = account is None
             if account is None:
                 if isinstance(record, Ack):
                     return True  # of nothing that was ever sent
@@ -197,22 +197,19 @@ class Monitor:
         except Refusal as refusal:
             self.refuse(origin(), refusal)
             return False
-        if self.terms.live is not None:
+        if is_new:
+            self.accounts[account_id] = account
+        if live is not None:
             account.unseen = True
-        if type(record) in _MOVES_NOTHING and not account.facts and not (is_new and self.terms.live):
-            self.accounts[account_id] = account  # nothing for a decision to see
-            if self.terms.live is not None:
+        if type(record) in _MOVES_NOTHING and not account.facts and not (is_new and live is not None):
+            if live is not None:  # nothing for a decision to see
                 self._unseen.setdefault(account_id, self.clock + MINUTE)
         else:
-            self._touch(account)
+            self._touched.setdefault(account_id, False)
+            account.touched = True
         if not accepted:
             self._waiting.add(account_id)
         return accepted
-
-    def _touch(self, account: Account) -> None:
-        self.accounts[account.account_id] = account
-        self._touched.setdefault(account.account_id, False)
-        account.touched = True
 
     def refuse(self, source: Source, refusal: Refusal) -> None:
         """A record that cannot be used."""
@@ -244,14 +241,15 @@ class Monitor:
         account.stopped = True
 
     def _check_time(self, record: Record, live: Live) -> None:
+        if self._horizon.history <= record.at <= self.clock + live.max_ahead:
+            return
         if record.at > self.clock + live.max_ahead:
             message = (
                 f"{_field(record)}: {format_instant(record.at)} is more than {live.max_ahead // 1_000_000} s ahead"
             )
             raise Refusal("too_early", _field(record), f"{message} of the clock, {format_instant(self.clock)}")
-        if record.at < self._horizon.history:
-            message = f"{_field(record)}: {format_instant(record.at)} lies before the history that is kept"
-            raise Refusal("too_late", _field(record), f"{message}, from {format_instant(self._horizon.history)} on")
+        message = f"{_field(record)}: {format_instant(record.at)} lies before the history that is kept"
+        raise Refusal("too_late", _field(record), f"{message}, from {format_instant(self._horizon.history)} on")
 
     def _apply_to(self, account: Account, record: Record, origin: Origin) -> bool:
         horizon = self._horizon
@@ -301,15 +299,18 @@ class Monitor:
         due = self._due
         while due:
             at, account_id = due[0]
-            if account_id == EVERYBODY or self.accounts[account_id].due == at:
+            if account_id == EVERYBODY or self.accounts.due_of(account_id) == at:
                 return at
             heappop(due)
         return None
 
     def seal(self) -> None:
         """Live, a decision covers the accounts touched before the fence was set up, which is when this is called."""
-        for account_id, changed in self._touched.items():
-            self._sealed[account_id] = changed or self._sealed.get(account_id, False)
+        if self._sealed:
+            for account_id, changed in self._touched.items():
+                self._sealed[account_id] = changed or self._sealed.get(account_id, False)
+        else:
+            self._sealed = self._touched
         self._touched = {}
         everybody = self.everybody
         if everybody.is_touched:
@@ -334,7 +335,8 @@ class Monitor:
         if self.terms.live is None:
             for account_id, changed in self._choose(now, past=past).items():
                 account = self.accounts[account_id]
-                account.changed |= changed
+                if changed:
+                    account.changed = True
                 self._decide(account, moment)
         else:
             self._decide_some(moment, most)
@@ -357,8 +359,9 @@ class Monitor:
         return bool(self._chosen)
 
     def _choose(self, now: Instant, *, past: bool) -> dict[str, bool]:
-        """The accounts to decide on; and whether a change for everybody is why."""
-        chosen, self._sealed = self._sealed, {}
+        """The accounts to decide on, those that are due first; and whether a change for everybody is why."""
+        sealed, self._sealed = self._sealed, {}
+        chosen: dict[str, bool] = {}
         for_all, self._sealed_for_all = self._sealed_for_all, False
         everybody, due = self.everybody, self._due
         if for_all:
@@ -371,7 +374,11 @@ class Monitor:
             if account_id == EVERYBODY:
                 for_all = True
             elif self.accounts.due_of(account_id) == at:
-                chosen.setdefault(account_id, False)
+                chosen[account_id] = False
+        if chosen:
+            chosen.update(sealed)
+        else:
+            chosen = sealed
         if for_all:
             chosen.update(dict.fromkeys(self.accounts.active(), True))
             everybody.is_spreading = self.terms.live is not None
@@ -380,17 +387,21 @@ class Monitor:
     def _decide_some(self, moment: Moment, most: int | None) -> None:
         """Live: the next of the chosen accounts; one at a time stays decoded until the next commit."""
         if not self._chosen:
-            chosen = self._choose(moment.now, past=moment.past)
-            self._chosen = sorted(chosen.items(), key=self._mark_of, reverse=True)
-        for _ in range(len(self._chosen) if most is None else min(most, len(self._chosen))):
-            account_id, changed = self._chosen.pop()
+            found = self._choose(moment.now, past=moment.past)
+            self._chosen = list(reversed(found.items()))
+            if True in found.values():  # else what is due comes in the order of the marks already
+                self._chosen.sort(key=self._mark_of, reverse=True)
+        chosen = self._chosen
+        for _ in range(len(chosen) if most is None else min(most, len(chosen))):
+            account_id, changed = chosen.pop()
             account = self.accounts[account_id]
-            account.changed |= changed
+            if changed:
+                account.changed = True
             # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
             if account_id not in self._touched:
                 self._decide(account, moment)
                 self._decided[account_id] = None
-        if not self._chosen:
+        if not chosen:
             self.everybody.is_spreading = False
 
     def _mark_of(self, item: tuple[str, bool]) -> Instant:
@@ -414,7 +425,7 @@ class Monitor:
             self.everybody.stopped.discard(account.account_id)
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
-        if self._is_quiet(account, moment):
+        if _is_quiet(account, moment):
             return
         due = Decision(account, moment).decide()
         account.changed = False
@@ -426,23 +437,6 @@ class Monitor:
         account.due = due if due <= LAST_INSTANT else None
         if account.due is not None:
             heappush(self._due, (due, account.account_id))
-
-    @staticmethod
-    def _is_quiet(account: Account, moment: Moment) -> bool:
-        """Whether nothing can have come of the records: the account stays clear, or its episode runs on as it did."""
-        ledger, enforcement = account.ledger, account.enforcement
-        if account.changed or account.facts or ledger.has_more:
-            return False
-        if account.due is not None and moment.passed(account.due):
-            return False
-        if enforcement is None:
-            return not ledger.in_arrears
-        if enforcement.deletion is not None:
-            return not account.recheck
-        episode = enforcement.episode
-        if episode is None:
-            return not ledger.in_arrears and enforcement.suspension is None
-        return ledger.in_arrears and ledger.since == episode.since
 
     def _refuse_waiting(self) -> None:
         for account_id in sorted(self._waiting):
@@ -494,6 +488,24 @@ class Monitor:
             if account.usable:
                 yield account_view(account, moment)
             account.unseen = False
+
+
+def _is_quiet(account: Account, moment: Moment) -> bool:
+    """Whether nothing can have come of the records: the account stays clear, or its episode runs on as it did."""
+    ledger, enforcement = account.ledger, account.enforcement
+    if account.changed or account.facts or ledger.has_more:
+        return False
+    if account.due is not None and moment.passed(account.due):
+        return False
+    in_arrears = ledger.in_arrears
+    if enforcement is None:
+        return not in_arrears
+    if enforcement.deletion is not None:
+        return not account.recheck
+    episode = enforcement.episode
+    if episode is None:
+        return not in_arrears and enforcement.suspension is None
+    return in_arrears and ledger.since == episode.since
 
 
 _MOVES_NOTHING = frozenset((Usage, Package))

@@ -118,7 +118,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             path = f"notices.deletion_ahead[{self.deletion_ahead.index(shortest)}]"
             raise PolicyError(path, message + "or write [] for no warning")
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Name and version in one word: "maxcompute@2018-03-16"."""
         return f"{self.name}@{self.version}"

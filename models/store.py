@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from models.account import PENDING, STATUS
 from models.codec import decode_account, encode_account, peek
 from models.enforcement import STATUSES
 
@@ -43,13 +44,14 @@ class Tally:
         for head, sign in ((before, -1), (after, 1)):
             if head is not None:
                 seen = peek(head)
-                self.add(seen.status, seen.owed, seen.currency, is_pending=seen.is_pending, sign=sign)
+                self.add(seen.summary, seen.owed, seen.currency, sign)
 
-    def add(self, number: int, owed: Money, currency: str | None, *, is_pending: bool, sign: int = 1) -> None:
-        """One account more of this status, or with `sign` -1 one less."""
-        status = STATUSES[number]
+    def add(self, summary: int, owed: Money, currency: str | None, sign: int) -> None:
+        """One account more of this summary, or with `sign` -1 one less."""
+        status = STATUSES[summary & STATUS]
         self.accounts[status] += sign
-        self.pending += sign * is_pending
+        if summary & PENDING:
+            self.pending += sign
         if owed and currency is not None:
             self.owed[status, currency] += sign * owed
 
@@ -78,7 +80,7 @@ class AccountStore:
         account = self._open.get(account_id)
         if account is not None:
             return account
-        account = self._large.get(account_id)
+        account = self._large.get(account_id) if self._large else None
         if account is None:
             head = self._heads.get(account_id)
             if head is None:
@@ -125,18 +127,18 @@ class AccountStore:
     def take_changes(self) -> list[tuple[bytes, bytes | None]]:
         """Close the open accounts: the journal's records, (key, value or None for a row that is gone)."""
         changes: list[tuple[bytes, bytes | None]] = []
+        heads, tally = self._heads, self.tally
         for account_id, account in self._open.items():
-            before = account.status, account.owed, account.is_pending
+            summary, owed = account.summary, account.owed
             head, rows = encode_account(account)
             key = account_id.encode()
             changes.append((key, head))
-            after = account.status, account.owed, account.is_pending
-            if account_id not in self._heads:
-                self.tally.add(after[0], after[1], account.currency, is_pending=after[2])
-            elif before != after:
-                self.tally.add(before[0], before[1], account.currency, is_pending=before[2], sign=-1)
-                self.tally.add(after[0], after[1], account.currency, is_pending=after[2])
-            self._heads[account_id] = head
+            is_new = account_id not in heads
+            if is_new or summary != account.summary or owed != account.owed:
+                if not is_new:
+                    tally.add(summary, owed, account.currency, -1)
+                tally.add(account.summary, account.owed, account.currency, 1)
+            heads[account_id] = head
             if rows:
                 kept = self._rows.setdefault(account_id, {})
                 for row, value in rows.items():
@@ -145,7 +147,7 @@ class AccountStore:
                         kept.pop(row, None)
                     else:
                         kept[row] = value
-            if self._rows.get(account_id):
+            if self._rows and self._rows.get(account_id):
                 self._large[account_id] = account
         self._open.clear()
         while len(self._large) > _KEPT_OPEN:

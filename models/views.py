@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from models.decision import Decision, unpaid_bills
 from models.enforcement import Commanded
 from models.instants import LAST_INSTANT, format_instant
+from models.marks import NO_HOLDS
 from models.money import format_fine, format_money
 from models.outputs import AccountView, HoldView, PackageView
 from models.standing import NEVER
@@ -36,7 +37,7 @@ def account_view(account: Account, moment: Moment) -> AccountView:
         enforcement.status,
         format_money(tip.balance),
         format_money(ledger.owed),
-        format_money(decision.late_fee()),
+        "0" if account.enforcement is None else format_money(decision.late_fee()),
         account.currency,
         format_money(tip.limit),
         None if episode is None else format_instant(episode.since),
@@ -83,7 +84,7 @@ def _packages(account: Account, now: Instant) -> tuple[PackageView, ...]:
 
 
 def _hold(decision: Decision, now: Instant) -> HoldView | None:
-    hold = decision.held.in_force(now)
+    hold = None if decision.held is NO_HOLDS else decision.held.in_force(now)
     if hold is None:
         return None
     return HoldView(

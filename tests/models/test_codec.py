@@ -23,7 +23,7 @@ from models.codec import (
     peek,
 )
 from models.instants import HOUR
-from models.ledger import Ledger
+from models.ledger import Fold, Ledger
 from models.packages import UsageBook
 from models.policy import BUILT_IN
 from models.store import AccountStore
@@ -407,7 +407,8 @@ def test_amounts_beyond_64_bits_come_back_exactly() -> None:
 @pytest.mark.parametrize("balance", [2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**40, -(10**40)])
 def test_the_edges_of_64_bits(balance: int) -> None:
     account = Account("a1")
-    account.ledger.tip.balance = account.ledger.base.integral = account.ledger.tip.ended_integral = balance
+    account.ledger.base = Fold(integral=balance)
+    account.ledger.tip.balance = account.ledger.tip.ended_integral = balance
     head, rows = encode_account(account)
     again = decode_account("a1", head, {})
     assert rows == {}
