@@ -432,7 +432,7 @@ class Table:
         if control.kind == "resume":
             self.kept.payments.resume(now)
             self._stops.clear()
-        else:  # it bears on accounts that a fence from before covers, but it is a cause that the fence does not
+        elif control.kind != "policies":  # it bears on accounts that a fence covers which was asked for before it came
             self._is_uncovered = True
 
     def _unusable_payment(self, record: Record, now: Instant) -> None:
@@ -527,7 +527,7 @@ class Table:
             await self._decide(self._fence)
         else:
             await self.flush()
-        if self._is_uncovered or any(self._inbox.values()):
+        if (self._is_uncovered and self.monitor.has_undecided) or any(self._inbox.values()):
             self._work.set()
 
     def _check_failure(self) -> None:
@@ -646,8 +646,9 @@ class Table:
     # -- what stops suspends and deletes ----------------------------------------------------------------------------
 
     def _check_clock(self) -> None:
-        now = max(self.monitor.everybody.decided_to, self.context.clock())
-        skew = self.context.broker_time.skew(now)
+        # The clock itself, and what was decided by it: that never goes back, and hides a clock that has.
+        broker_time, clock = self.context.broker_time, self.context.clock()
+        skew = max(map(broker_time.skew, (clock, max(self.monitor.everybody.decided_to, clock))), key=abs)
         self.context.metrics.clock_skew.set(skew / SECOND)
         if abs(skew) > self.context.max_clock_skew:
             self.monitor.stop("clock_skew", _STOPPED)

@@ -204,11 +204,13 @@ def test_more_than_one_in_a_hundred_payments_within_5_minutes_stops_the_partitio
         async with kafka_of(client, 1) as kafka, working(kafka, Clock()) as live:
             await _owing(kafka, live, "owes")
             for number in range(3):  # one in ten minutes each: never more than one of five minutes
-                await kafka.raw("payments", b"bad", b"{", partition=0)
                 await live.at(20.2 + number / 6)
+                await kafka.raw("payments", b"bad", b"{", partition=0)
+                await live.settled()
+            await live.at(20.7)
             for number in range(198):
                 await kafka.pay(f"good{number}", 20.7)
-            await live.at(20.7)
+            await live.settled()
             for _ in range(2):
                 await kafka.raw("payments", b"bad", b"{", partition=0)
             await live.at(20.71)

@@ -228,7 +228,10 @@ class Live:
             quiet = quiet + 1 if table is not None and rests(table) else 0
             return quiet > 1
 
-        await until(is_settled, within_s)
+        try:
+            await until(is_settled, within_s)
+        except TimeoutError:
+            raise AssertionError(f"partition {partition} does not come to rest: {self.said}") from None
 
     def _rests(self, ends: Mapping[tuple[str, int], int]) -> Callable[[Table], bool]:
         def rests(table: Table) -> bool:
