@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from models.account import ACTIVE, STATUS, WAITING, Account
-from models.enforcement import Action
+from models.enforcement import STATUSES, Action
 from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
 from models.ledger import Changes, Movement, OpenBill
@@ -77,9 +77,9 @@ class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
     held_back: bool
 
     @property
-    def status(self) -> int:
-        """A place in `STATUSES`."""
-        return self.summary & STATUS
+    def status(self) -> str:
+        """The account's, as in its view."""
+        return STATUSES[self.summary & STATUS]
 
     @property
     def is_active(self) -> bool:

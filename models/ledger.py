@@ -11,7 +11,7 @@ A movement that arrives in order advances the fold by one step. One that arrives
 makes it stale, and the next `settle` folds again from the base.
 
 A ledger is what is encoded, too. Most of it is history that is only ever asked whether it knows an id: folded movements
-and covered bills stay packed, as bytes, until something else is asked of them.
+and covered bills stay packed, as the bytes that they are encoded to, until something else is asked of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from models.instants import Duration, Instant
+from models.instants import Instant
 from models.money import Money
 from models.outputs import Source
 from models.refusal import Refusal
@@ -73,7 +73,6 @@ class OpenBill(msgspec.Struct, array_like=True, gc=False):
     voided_at: Instant | None = None
     total: Money = 0
     covered_at: Instant | None = None
-    has_changed: bool = False
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -181,10 +180,10 @@ _MEDIUM_ARRAY: Final = 1 << 16
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack_movements: Final = msgspec.msgpack.Decoder(list[Movement]).decode
-_unpack_durations: Final = msgspec.msgpack.Decoder(list[Duration]).decode
+_unpack_bills: Final = msgspec.msgpack.Decoder(list[OpenBill]).decode
 
 
-def _items(items: list[Movement] | list[Duration]) -> bytes:
+def _items(items: list[Movement] | list[OpenBill]) -> bytes:
     """The encoded items, one after the other."""
     count = len(items)
     return _pack(items)[1 if count < _SHORT_ARRAY else 3 if count < _MEDIUM_ARRAY else 5 :]
@@ -201,8 +200,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
     tip: Fold = msgspec.field(default_factory=Fold)
     #: What was folded before the horizon passed over it.
     base: Fold | None = None
-    #: History: movements that are folded, and of bills that are covered how long they were open (in the order of
-    #: `bills`, of which they are the first).
+    #: History: movements that are folded, and bills that are covered; they come before all others.
     packed_movements: bytes = b""
     packed_bills: bytes = b""
     packed_movement_count: int = 0
@@ -251,7 +249,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         try:
             if self.folded:
                 self._pack_movements()
-            if self.covered and self.base is None and not any(m.kind in _CHANGES for m in self.movements):
+            if self.covered and not any(movement.kind in _CHANGES for movement in self.movements):
                 self._pack_bills()
         except OverflowError:  # what needs more than 64 bits stays open
             return
@@ -263,17 +261,10 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         self.folded = 0
 
     def _pack_bills(self) -> None:
-        """Of a bill that never changed it is enough how long it was open: its movement has the rest."""
-        open_for = []
-        for bill in self.bills[: self.covered]:
-            if bill.has_changed or bill.covered_at is None:
-                break
-            open_for.append(bill.covered_at - bill.issued_at)
-        count = len(open_for)
-        self.packed_bills += _items(open_for)
-        self.packed_bill_count += count
-        del self.bills[:count]
-        self.covered -= count
+        self.packed_bills += _items(self.bills[: self.covered])
+        self.packed_bill_count += self.covered
+        del self.bills[: self.covered]
+        self.covered = 0
 
     def not_folded(self, known: Known) -> list[OpenBill]:
         """The bills that are not folded."""
@@ -289,22 +280,17 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
 
     def unpack(self) -> None:
         """Lay everything open."""
-        if not self.packed_movement_count:
+        if not (self.packed_movement_count or self.packed_bill_count):
             return
         self._drop_known()
-        movements = _unpack_movements(_as_array(self.packed_movement_count, self.packed_movements))
-        self.movements[:0] = movements
-        self.folded += self.packed_movement_count
+        if self.packed_movement_count:
+            self.movements[:0] = _unpack_movements(_as_array(self.packed_movement_count, self.packed_movements))
+            self.folded += self.packed_movement_count
+            self.packed_movements, self.packed_movement_count = b"", 0
         if self.packed_bill_count:
-            issued = sorted((m for m in movements if m.kind == ISSUED), key=_issued_order)
-            open_for = _unpack_durations(_as_array(self.packed_bill_count, self.packed_bills))
-            self.bills[:0] = [
-                OpenBill(m.ref, m.at, -m.delta, m.at, total=-m.delta, covered_at=m.at + duration)
-                for m, duration in zip(issued, open_for, strict=False)  # the later ones are open
-            ]
+            self.bills[:0] = _unpack_bills(_as_array(self.packed_bill_count, self.packed_bills))
             self.covered += self.packed_bill_count
-        self.packed_movements = self.packed_bills = b""
-        self.packed_movement_count = self.packed_bill_count = 0
+            self.packed_bills, self.packed_bill_count = b"", 0
 
     def _by_ids(self) -> Known:
         """What is not packed, by its ids."""
@@ -547,7 +533,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
     def _bill(self, bill_id: str, horizon: Instant) -> OpenBill | None:
         bill = (self.known or self._by_ids()).bills.get(bill_id)
         if bill is None:
-            if not self.packed_bills or _pack(bill_id) not in self.packed_movements:  # nearly always
+            if not self.packed_bills or _pack(bill_id) not in self.packed_bills:  # nearly always
                 return None
             self.unpack()
             bill = self._by_ids().bills.get(bill_id)
@@ -584,7 +570,6 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
                 self.changes.movements.add(following.event_id)
             self.stale = self.stale or following.at <= self.tip.at
         bill.changed_at = max(bill.changed_at, movement.at)
-        bill.has_changed = True
         if self.changes is not None:
             self.changes.bills.add(bill.bill_id)
         self._insert(movement)
@@ -797,7 +782,3 @@ def _order(movement: Movement) -> tuple[Instant, int, str]:
 
 def _bill_order(bill: OpenBill) -> tuple[Instant, str]:
     return bill.issued_at, bill.bill_id
-
-
-def _issued_order(movement: Movement) -> tuple[Instant, str]:
-    return movement.at, movement.ref

@@ -133,6 +133,8 @@ class Monitor:
         #: What the decision in progress has chosen and not come to yet, the oldest mark last; whether what holds for it
         #: may have changed besides.
         self._chosen: list[tuple[str, bool]] = []
+        #: Whether the next decision finds what is due in the order of the marks; what waited together is in none.
+        self._in_order = True
         #: Live: accounts decided on since their last view; and those of which only usage or packages have changed, with
         #: the instant of their next.
         self._decided: dict[str, None] = {}
@@ -152,6 +154,7 @@ class Monitor:
             if seen.held_back:  # tried again: what held it back may be gone
                 self.everybody.stopped.add(account_id)
                 self._touched[account_id] = True
+                self._in_order = False
             elif seen.touched:
                 self._touched[account_id] = False
             if seen.is_waiting:
@@ -201,8 +204,8 @@ class Monitor:
         if live is not None:
             account.unseen = True
         if type(record) in _MOVES_NOTHING and not account.facts and not (is_new and live is not None):
-            if live is not None:  # nothing for a decision to see
-                self._unseen.setdefault(account_id, self.clock + MINUTE)
+            if live is not None:
+                self._unseen.setdefault(account_id, self.clock + MINUTE)  # nothing for a decision to see
         else:
             self._touched.setdefault(account_id, False)
             account.touched = True
@@ -226,6 +229,7 @@ class Monitor:
 
     def _try_stopped_again(self) -> None:
         self._touched.update(dict.fromkeys(self.everybody.stopped, True))
+        self._in_order = self._in_order and not self.everybody.stopped
 
     def take_dead_letters(self) -> list[DeadLetter]:
         """Those since the last decision: they need not wait for one."""
@@ -305,11 +309,9 @@ class Monitor:
 
     def seal(self) -> None:
         """Live, a decision covers the accounts touched before the fence was set up, which is when this is called."""
-        if self._sealed:
-            for account_id, changed in self._touched.items():
-                self._sealed[account_id] = changed or self._sealed.get(account_id, False)
-        else:
-            self._sealed = self._touched
+        for account_id, changed in self._sealed.items():
+            self._touched[account_id] = changed or self._touched.get(account_id, False)
+        self._sealed = self._touched
         self._touched = {}
         everybody = self.everybody
         if everybody.is_touched:
@@ -358,11 +360,11 @@ class Monitor:
         return bool(self._chosen)
 
     def _choose(self, now: Instant, *, past: bool) -> dict[str, bool]:
-        """The accounts to decide on, those that are due first; and whether a change for everybody is why."""
+        """The accounts to decide on; and whether a change for everybody is why."""
         sealed, self._sealed = self._sealed, {}
-        chosen: dict[str, bool] = {}
         for_all, self._sealed_for_all = self._sealed_for_all, False
         everybody, due = self.everybody, self._due
+        chosen: dict[str, bool] = {}
         if for_all:
             for at in everybody.standing.begins():
                 if at > now:
@@ -374,31 +376,30 @@ class Monitor:
                 for_all = True
             elif self.accounts.due_of(account_id) == at:
                 chosen[account_id] = False
-        if chosen:
-            chosen.update(sealed)
-        else:
-            chosen = sealed
+        chosen = chosen | sealed if chosen else sealed
         if for_all:
             chosen |= dict.fromkeys(self.accounts.active(), True)
             everybody.is_spreading = self.terms.live is not None
+            self._in_order = False
         return chosen
 
     def _decide_some(self, moment: Moment, most: int | None) -> None:
         """Live: the next of the chosen accounts; one at a time stays decoded until the next commit."""
         if not self._chosen:
-            found = self._choose(moment.now, past=moment.past)
-            self._chosen = list(reversed(found.items()))
-            if True in found.values():  # else what is due comes in the order of the marks already
+            self._chosen = list(self._choose(moment.now, past=moment.past).items())
+            self._chosen.reverse()
+            if not self._in_order:
                 self._chosen.sort(key=self._mark_of, reverse=True)
-        chosen = self._chosen
+                self._in_order = True
+        chosen, touched = self._chosen, self._touched
         for _ in range(len(chosen) if most is None else min(most, len(chosen))):
             account_id, changed = chosen.pop()
             account = self.accounts[account_id]
             if changed:
                 account.changed = True
             # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
-            if account_id in self._touched:
-                self._touched[account_id] = True  # then those that are due are put in order: its mark is an old one
+            if account_id in touched:
+                self._in_order = False  # its mark may be older than those that follow
             else:
                 self._decide(account, moment)
                 self._decided[account_id] = None
@@ -494,11 +495,12 @@ class Monitor:
 def _is_quiet(account: Account, moment: Moment) -> bool:
     """Whether nothing can have come of the records: the account stays clear, or its episode runs on as it did."""
     ledger, enforcement = account.ledger, account.enforcement
-    if account.changed or account.facts or ledger.has_more:
+    if account.changed or account.facts or ledger.folded < len(ledger.movements):
         return False
     if account.due is not None and moment.passed(account.due):
         return False
-    in_arrears = ledger.in_arrears
+    tip = ledger.tip
+    in_arrears = tip.balance + tip.limit < 0
     if enforcement is None:
         return not in_arrears
     if enforcement.deletion is not None:

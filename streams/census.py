@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from models.decision import Decision, Moment
-from models.enforcement import STATUSES, Commanded
+from models.enforcement import Commanded
 from models.instants import SECOND
 from streams.metrics import AHEAD
 
@@ -67,7 +67,7 @@ async def count(store: AccountStore, everybody: Everybody, terms: Terms, now: In
     for account_id in list(store):
         looked_at += 1
         seen = store.seen(account_id)
-        if seen is not None and (STATUSES[seen.status] in _WITH_MARKS or (subscribed and seen.is_active)):
+        if seen is not None and (seen.status in _WITH_MARKS or (subscribed and seen.is_active)):
             decoded += 1
             account = store.copy_of(account_id)
             moment = Moment(terms.app_id, everybody, terms.live)
