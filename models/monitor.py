@@ -139,6 +139,8 @@ class Monitor:
         #: the instant of their next.
         self._decided: dict[str, None] = {}
         self._unseen: dict[str, Instant] = {}
+        #: Marks of the accounts that are held back: they are due no more, and are tried again in this order.
+        self._held_marks: dict[str, Instant] = {}
         self._waiting: set[str] = set()
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
@@ -407,7 +409,7 @@ class Monitor:
             self.everybody.is_spreading = False
 
     def _mark_of(self, item: tuple[str, bool]) -> Instant:
-        due = self.accounts.due_of(item[0])
+        due = self._held_marks.get(item[0]) or self.accounts.due_of(item[0])
         return NEVER if due is None else due
 
     def overdue(self, now: Instant) -> int:
@@ -425,11 +427,14 @@ class Monitor:
         if account.held_back:
             account.held_back = False
             self.everybody.stopped.discard(account.account_id)
+            self._held_marks.pop(account.account_id, None)
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
         if _is_quiet(account, moment):
             return
         due = Decision(account, moment).decide()
+        if account.held_back:
+            self._held_marks[account.account_id] = _mark_ahead(account)
         account.changed = False
         following = ledger.next_after()
         if following is not None:
@@ -513,6 +518,16 @@ def _is_quiet(account: Account, moment: Moment) -> bool:
 
 _MOVES_NOTHING = frozenset((Usage, Package))
 _FIELDS = {Bill: "issued_at", Payment: "paid_at", Usage: "ended_at"}
+
+
+def _mark_ahead(account: Account) -> Instant:
+    """The mark whose command is held back."""
+    enforcement = account.enforcement
+    episode = None if enforcement is None else enforcement.episode
+    if enforcement is None or episode is None:
+        return NEVER
+    seen = episode.suspend_mark if enforcement.suspension is None else episode.delete_mark
+    return NEVER if seen is None else seen.mark
 
 
 def _field(record: Record) -> str:

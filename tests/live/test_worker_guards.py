@@ -58,12 +58,21 @@ def ago(hours: float) -> float:
     return (time.time_ns() // 1000 - START) / HOUR - hours
 
 
+def _commanded(live: Live) -> int:
+    """How many commands `owes` has had."""
+    enforcement = live.table("owes").monitor.accounts["owes"].enforcement
+    return 0 if enforcement is None else enforcement.sequence
+
+
 @pytest.mark.parametrize("hours", [24, -24], ids=["a day ahead", "a day behind"])
 def test_nobody_is_stopped_by_a_clock_that_jumps_and_all_is_well_when_it_is_right_again(
     fresh_topics: FreshTopics, hours: float
 ) -> None:
-    """Fails without `_check_clock` in `Table._decide`; ahead, without `_capped` (what is decided lies a day ahead, and
-    the clock never goes back); behind, without the floor of `decided_to` in `Table._now`, or of `record_clock`.
+    """Not decided on is what cannot be undone, and no record is refused.
+
+    Fails without `_check_clock` in `Table._decide`; ahead, without `_capped` (what is decided lies a day ahead, and the
+    clock never goes back); behind, without the floor of `decided_to` in `Table._now`, with `decided_to` alone in
+    `_check_clock`, and without `earliest` in `record_clock`.
     """
 
     async def scenario() -> None:
@@ -86,7 +95,7 @@ def test_nobody_is_stopped_by_a_clock_that_jumps_and_all_is_well_when_it_is_righ
             assert await kafka.read("dead-letters") == []
             clock.wrong_by = 0
             await until(lambda: not live.stops(), 15)
-            await until(lambda: live.table("owes").monitor.accounts["owes"].enforcement.sequence == 1, 30)
+            await until(lambda: _commanded(live) == 1, 30)
             await live.settled()
             decided = [parse_instant(command["decided_at"]) for command in await kafka.read("commands")]
             assert decided == sorted(decided)
@@ -98,7 +107,7 @@ def test_nobody_is_stopped_by_a_clock_that_jumps_and_all_is_well_when_it_is_righ
 def test_a_worker_started_with_a_wrong_clock_decides_on_nothing_that_cannot_be_undone(
     fresh_topics: FreshTopics,
 ) -> None:
-    """Fails without `_check_clock`; and, for silence would not be seen for a day, with `context.clock()` for since."""
+    """Fails without `_check_clock`; and with `context.clock()` for `since`: silence would not be seen for a day."""
 
     async def scenario() -> None:
         async with kafka_of(client, 1) as kafka:
@@ -111,8 +120,7 @@ def test_a_worker_started_with_a_wrong_clock_decides_on_nothing_that_cannot_be_u
                 assert [notice["kind"] for notice in await kafka.notices()] == ["arrears_started"]
             async with working(kafka, Shifted(), policies=QUICK, by_brokers=True, **HELD) as live:
                 await until(lambda: not live.stops(), 15)
-                table = live.tables.tables[0]
-                await until(lambda: table.monitor.accounts["owes"].enforcement.sequence == 1, 30)
+                await until(lambda: _commanded(live) == 1, 30)
                 await live.settled()
                 (suspend,) = await kafka.read("commands")
                 # It was told while the clock was capped: the wait runs from there.
@@ -128,8 +136,10 @@ def test_a_worker_started_with_a_wrong_clock_decides_on_nothing_that_cannot_be_u
 def test_no_more_deletes_and_suspends_than_allowed_in_an_hour_the_oldest_marks_first_until_a_resume(
     fresh_topics: FreshTopics,
 ) -> None:
-    """Fails without `everybody.guard` in `Decision._may`; unordered, without the sort in `Monitor._decide_some`; after
-    the restart, if `stops` or `recent` are left out of `encode_everybody`.
+    """Of both actions, with a restart between.
+
+    Fails without `everybody.guard` in `Decision._may`; unordered, without `_held_marks` in `Monitor._mark_of`; after the
+    restart, without `stops` in `decode_everybody`; with `until` left out of `Everybody.resume`.
     """
 
     async def scenario() -> None:
@@ -220,8 +230,9 @@ def test_when_bills_come_but_no_payment_of_anybody_suspends_wait(fresh_topics: F
 
 
 def test_a_payment_on_another_partition_of_this_worker_or_of_another_is_heard(fresh_topics: FreshTopics) -> None:
-    """Fails with `Heard()` for `heard_here` (of this worker), and for `heard_elsewhere` (of another) in
-    `Table._is_silent`; with another key looked for in `heard_in`.
+    """Silence is everybody's.
+
+    Fails with `Heard()` for `heard_here` (of this worker), and for `heard_elsewhere` (of another) in `Table._is_silent`.
     """
 
     async def scenario() -> None:
@@ -270,8 +281,9 @@ def test_a_payment_on_another_partition_of_this_worker_or_of_another_is_heard(fr
 
 
 def test_after_days_of_outage_notices_come_first_and_waits_count_from_them(fresh_topics: FreshTopics) -> None:
-    """Fails without `told_decided_at` in `Decision._required` (suspended at once); without `_out_since` there (deleted
-    without a wait).
+    """What waits for a notice waits from the instant at which that was decided.
+
+    Fails without `told_decided_at` and `told_at` in `Decision` (suspended at once), without `_out_since` (deleted so).
     """
 
     async def scenario() -> None:
