@@ -94,7 +94,7 @@ def test_a_poison_record_of_each_kind_in_every_topic_is_a_dead_letter_once_and_t
 ) -> None:
     """Fails, each of a kind, without `check_partition` in `Table._admit` and the comparison of keys in `admit`.
 
-    Likewise without `raise Refusal` for a record that has no value, and without the cut in `dead_letter`.
+    Likewise without the cut in `dead_letter`.
     """
 
     async def scenario() -> None:
@@ -199,7 +199,7 @@ def test_a_payment_of_nobody_stops_the_partition_until_a_resume_for_everybody(fr
 
 
 def test_more_than_one_in_a_hundred_payments_within_5_minutes_stops_the_partition(fresh_topics: FreshTopics) -> None:
-    """Fails without `too_many_unusable` in `Table._unusable_payment`; too soon, without its window of 5 minutes."""
+    """Fails without `too_many_unusable` in `Table._unusable_payment`; too soon, with a longer `_WINDOW`."""
 
     async def scenario() -> None:
         async with kafka_of(client, 1) as kafka, working(kafka, Clock()) as live:
