@@ -9,7 +9,7 @@ import pytest
 from models.policy import parse_policies, to_json
 from models.records import TOPICS
 from streams.faults import Unusable
-from tests.live.kafka import run, until
+from tests.live.kafka import producing, run, until, unused
 from tests.live.worker import Clock, at, kafka_of, working
 
 if TYPE_CHECKING:
@@ -37,42 +37,44 @@ async def _deleted(live: Live, account: str) -> None:
 def test_a_year_of_bills_read_long_before_its_payments_stops_nobody_and_makes_nothing_too_late(
     fresh_topics: FreshTopics,
 ) -> None:
-    """Fails with `now` for the watermark of a topic that is not read to its end, in `Table._set_fence` (payments are too
-    late); with `return True` in `Table._opens` (who has paid is suspended).
+    """The payments are held back until all else is read.
+
+    Fails with `now` for the watermark of a topic that is not read to its end, in `Table._set_fence` (payments are too
+    late); with `return True` in `Table._opens` (who has paid is told of arrears).
     """
 
     async def scenario() -> None:
         async with kafka_of(client, 1) as kafka:
-            pays, owes = "pays", "owes"
-            months = range(0, YEAR, 30 * 24)
-            for hours in months:
-                await kafka.bill(pays, hours)
-                await kafka.pay(pays, hours + 10)
-            await kafka.bill(owes, YEAR - 30)
-            await kafka.pay("somebody", YEAR - 1)
-            # 20 records of a payment topic lie before one that is paused: they are held back as a broker's would be.
-            async with working(kafka, Clock(YEAR), wait=False, commit_records=3) as live:
-                await until(lambda: bool(live.tables.tables))
-                here = ("payments", 0)
-                live.app.batches.pause(here)
-                table = live.tables.tables[0]
-                ends = await kafka.ends()
-                live.poke()
-                # Whatever was read of the payments before they were paused: the others are all in.
-                await until(lambda: all(table.next[t] >= ends[t, 0] for t in TOPICS if t != "payments"))
-                if table.next["payments"] < ends[here]:
+            pays, owes, held_back = "pays", "owes", 90 * 24
+            async with producing(kafka.servers, unused("upstream")) as upstream:
+                for hours in range(0, YEAR, 30 * 24):
+                    await kafka.bill(pays, hours)
+                    if hours == held_back:  # behind this nobody can read the payments until it ends
+                        await upstream.begin_transaction()
+                        await kafka.pay("somebody", hours, by=upstream)
+                    await kafka.pay(pays, hours + 10)
+                await kafka.bill(owes, YEAR - 30)
+                async with working(kafka, Clock(YEAR)) as live:
+                    table, ends = live.tables.tables[0], await kafka.ends()
+                    await until(lambda: all(table.next[topic] >= ends[topic, 0] for topic in TOPICS))
+                    await until(lambda: live.metrics.partition(0).fence_blocked)
+                    assert (table.next["bills"], table.next["payments"]) == (14, 3)
                     assert await kafka.read("commands") == []
                     assert await kafka.read("notices") == []
-                live.app.batches.go_on(here)
-                await live.settled()
-                assert await kafka.read("dead-letters") == []
-                assert await kafka.actions(pays) == []
-                assert [n["account_id"] for n in await kafka.notices()] == [owes]
-                await live.at(YEAR + 5)
-                assert await kafka.commands() == [(owes, "suspend", "unpaid_past_suspend_mark")]
+                    await upstream.commit_transaction()
+                    await _caught_up(kafka, live, pays, owes)
 
     client = fresh_topics(1)
     run(scenario())
+
+
+async def _caught_up(kafka: Kafka, live: Live, pays: str, owes: str) -> None:
+    await live.settled()
+    assert await kafka.read("dead-letters") == []
+    assert await kafka.actions(pays) == []
+    assert [n["account_id"] for n in await kafka.notices()] == [owes]
+    await live.at(YEAR + 5)
+    assert await kafka.commands() == [(owes, "suspend", "unpaid_past_suspend_mark")]
 
 
 # -- late evidence ---------------------------------------------------------------------------------------------------
@@ -229,9 +231,8 @@ def test_policies_of_a_start_hold_until_some_come_by_the_controls_and_a_versions
                 await live.at(40.1)
                 views = {view["account_id"]: view for view in await kafka.read("accounts")}
                 assert (views["third"]["policy"], views["fourth"]["policy"]) == ("maxcompute@3", "maxcompute@3")
-                await live.at(44.2)
-                for hours in (48.1, 56.2, 60.3, 62.2, 66.1):
-                    await live.at(hours)
+                for later in (44.2, 48.1, 56.2, 60.3, 62.2, 66.1):
+                    await live.at(later)
                 found = [(c["account_id"], c["effective_at"], c["policy"]) for c in await kafka.read("commands")]
                 assert found == [
                     ("first", at(48), "maxcompute@1"),
@@ -249,7 +250,7 @@ def test_policies_of_a_start_hold_until_some_come_by_the_controls_and_a_versions
 
 
 def test_what_is_too_early_or_too_late_for_the_clock_is_a_dead_letter(fresh_topics: FreshTopics) -> None:
-    """Fails without `_check_time` in `Monitor.apply`; for `too_late`, after the restart, without `complete` in `Kept`."""
+    """Fails without `_check_time` in `Monitor.apply`; after the restart, without `remember_from` in `Table.start`."""
 
     async def scenario() -> None:
         async with kafka_of(client, 1) as kafka:

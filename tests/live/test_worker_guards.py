@@ -138,8 +138,8 @@ def test_no_more_deletes_and_suspends_than_allowed_in_an_hour_the_oldest_marks_f
 ) -> None:
     """Of both actions, with a restart between.
 
-    Fails without `everybody.guard` in `Decision._may`; unordered, without `_held_marks` in `Monitor._mark_of`; after the
-    restart, without `stops` in `decode_everybody`; with `until` left out of `Everybody.resume`.
+    Fails without `everybody.guard` in `Decision._may`; unordered, without `_held_marks` in `Monitor._mark_of`; after
+    the restart, without `stops` in `decode_everybody`; with `until` left out of `Everybody.resume`.
     """
 
     async def scenario() -> None:
@@ -232,7 +232,8 @@ def test_when_bills_come_but_no_payment_of_anybody_suspends_wait(fresh_topics: F
 def test_a_payment_on_another_partition_of_this_worker_or_of_another_is_heard(fresh_topics: FreshTopics) -> None:
     """Silence is everybody's.
 
-    Fails with `Heard()` for `heard_here` (of this worker), and for `heard_elsewhere` (of another) in `Table._is_silent`.
+    Fails with `Heard()` for `heard_here` (of this worker), and for `heard_elsewhere` (of another), in
+    `Table._is_silent`.
     """
 
     async def scenario() -> None:

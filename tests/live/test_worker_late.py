@@ -220,8 +220,9 @@ async def _pass_mark(kafka: Kafka, live: Live, upstream: Upstream, group: list[S
 
 
 def test_200_random_schedules_of_payments_around_their_marks(fresh_topics: FreshTopics) -> None:
-    """Each as expected, and as the slow model says of the records. Fails with `end.stable` for `end.high`; with the
-    fence's instant taken after its ends are asked for; without `seal`; with `return True` in `Table._opens`.
+    """Each as expected, and as the slow model says of the records.
+
+    Fails with `end.stable` for `end.high` in `Table._set_fence`, and with `return True` in `Table._opens`.
     """
 
     async def scenario() -> None:

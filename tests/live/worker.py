@@ -263,7 +263,7 @@ async def kafka_of(client: Mapping[str, Any], partitions: int) -> AsyncIterator[
 def _context(
     worker: Worker, app: BatchApp, tables: Tables, clock: Clock, said: list[str], *, by_brokers: bool, partitions: int
 ) -> Context:
-    with mock.patch("streams.worker.clock_of", lambda _: clock):
+    with mock.patch("streams.worker.clock_of", return_value=clock):
         context = replace(worker._context(app, tables, partitions), say=said.append)
     return context if by_brokers else replace(context, record_clock=clock)
 
