@@ -441,6 +441,8 @@ class Monitor:
             due = min(due, following)
         if account.own is not None:
             due = min(due, account.own.next_after(now))
+        if due == account.due and due > now:
+            return  # it is on the heap already
         account.due = due if due <= LAST_INSTANT else None
         if account.due is not None:
             heappush(self._due, (due, account.account_id))
