@@ -278,20 +278,23 @@ class Chaos:
         if self._broker is not None and not self._broker.done():
             return
         away = self._kill_broker() if kind == "broker killed" else self._freeze_broker()
-        self._count(kind)
         self._broker = asyncio.create_task(away)
 
     async def _kill_broker(self) -> None:
-        await asyncio.to_thread(self.kafka.kill)
-        await asyncio.sleep(self.dice.uniform(0, 4))
-        await asyncio.to_thread(self.kafka.start)
-        self.say("broker is back")
+        async with self.sender.without_transactions():
+            self._count("broker killed")
+            await asyncio.to_thread(self.kafka.kill)
+            await asyncio.sleep(self.dice.uniform(0, 4))
+            await asyncio.to_thread(self.kafka.start)
+            self.say("broker is back")
 
     async def _freeze_broker(self) -> None:
-        await asyncio.to_thread(self.kafka.freeze)
-        await asyncio.sleep(self.dice.uniform(3, self.options.longest_freeze))
-        await asyncio.to_thread(self.kafka.thaw)
-        self.say("broker goes on")
+        async with self.sender.without_transactions():
+            self._count("broker frozen")
+            await asyncio.to_thread(self.kafka.freeze)
+            await asyncio.sleep(self.dice.uniform(3, self.options.longest_freeze))
+            await asyncio.to_thread(self.kafka.thaw)
+            self.say("broker goes on")
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

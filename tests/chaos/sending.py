@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
@@ -17,6 +18,8 @@ from tests.chaos.traffic import HANGING_S, closing, for_everybody
 from tests.oracle.values import SECOND
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.chaos.traffic import Plan, Step
 
 _SEND_WITHIN_S: Final = 30.0
@@ -26,6 +29,8 @@ _TROUBLE: Final = (KafkaError, TimeoutError, AssertionError, Lost)
 _MOST_BYTES: Final = 1_000_000
 #: Upstream transactions at a time: each has a producer of its own.
 _TRANSACTIONS: Final = 2
+#: The broker gives up transactions whose time is over as often as this.
+_GIVEN_UP_S: Final = 10.0
 #: Records sent beside each other in the end.
 _AT_ONCE: Final = 200
 
@@ -44,6 +49,21 @@ class Sender:
         self._free = asyncio.Queue[int]()
         for number in range(_TRANSACTIONS):
             self._free.put_nowait(number)
+
+    @asynccontextmanager
+    async def without_transactions(self) -> AsyncIterator[None]:
+        """No upstream transaction is open meanwhile.
+
+        A record that stands before a broker which is frozen can come after its transaction was given up: then the
+        partition hangs for ever, and Kafka's own tool has to mend it. (With newer clients that cannot be: KIP-890.)
+        What the monitor does then, which is nothing, has a test of its own.
+        """
+        taken = [await self._free.get() for _ in range(_TRANSACTIONS)]
+        try:
+            yield
+        finally:
+            for number in taken:
+                self._free.put_nowait(number)
 
     @property
     def now(self) -> float:
@@ -154,6 +174,8 @@ class Sender:
         finally:
             if producer is not None:
                 await _end(producer)
+                if step.open.hangs:
+                    await asyncio.sleep(HANGING_S + _GIVEN_UP_S)
             self._free.put_nowait(number)
 
 
