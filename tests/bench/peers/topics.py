@@ -40,7 +40,7 @@ async def load(kafka: Mapping[str, Any], records: int, accounts: int) -> None:
     partition_of, encode = partition_by("murmur2", PARTITIONS), msgspec.json.Encoder().encode
     producer = AIOKafkaProducer(max_batch_size=_BATCH_BYTES, **kafka)
     await producer.start()
-    batches: dict[tuple[str, int], Any] = {}
+    batches: dict[Partition, Any] = {}
     try:
         start = time.time_ns() // 1000 - MINUTE - SPAN
         for topic, value in values(records, accounts, start=start, span=SPAN):
@@ -52,8 +52,8 @@ async def load(kafka: Mapping[str, Any], records: int, accounts: int) -> None:
                     await producer.send_batch(batch, place[0], partition=place[1])
                 batches[place] = batch = producer.create_batch()
                 batch.append(key=key, value=encoded, timestamp=None)
-        for (topic, number), batch in batches.items():
-            await producer.send_batch(batch, topic, partition=number)
+        for place, batch in batches.items():
+            await producer.send_batch(batch, place[0], partition=place[1])
         await producer.flush()
     finally:
         await producer.stop()
