@@ -6,4 +6,6 @@ for the same records (`json.loads` and a balance in a dict). Nothing here fails 
 
 Times are those of the processor: on a machine that has nothing else to do they are the clock's. The garbage collector
 is off while something is timed, as it is in `arrears replay`.
+
+On Kafka, beside Kafka Streams and Quix Streams: `python -m tests.bench.peers` (or `make bench-live`).
 """

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from models.instants import Duration, Instant
     from models.records import Topic
 
 #: When the first record happens.
@@ -41,18 +42,21 @@ def write_files(folder: Path, records: int, accounts: int, *, skewed: bool = Fal
     folder.mkdir()
     files = Files(folder / "bills.jsonl", folder / "payments.jsonl", records)
     with files.bills.open("w") as bills, files.payments.open("w") as payments:
-        for topic, value in _values(records, accounts, skewed=skewed):
+        for topic, value in values(records, accounts, skewed=skewed):
             (bills if topic == "bills" else payments).write(json.dumps(value) + "\n")
     return files
 
 
-def _values(records: int, accounts: int, *, skewed: bool) -> Iterator[tuple[Topic, dict[str, str]]]:
+def values(
+    records: int, accounts: int, *, skewed: bool = False, start: Instant = START, span: Duration = _SPAN
+) -> Iterator[tuple[Topic, dict[str, str]]]:
+    """The records, as they happen: evenly from `start` on, over `span`."""
     dice = random.Random(7)
     hot = max(1, round(accounts * _HOT))
     for number in range(records):
         account = dice.randrange(hot if skewed and dice.random() < 0.5 else accounts)
         cents = dice.randrange(1, 50_000)
-        at = format_instant(START + number * (_SPAN // records))
+        at = format_instant(start + number * (span // records))
         common = {"account_id": f"acc-{account:07d}", "currency": "CNY"}
         if dice.random() < _BILLS:
             bill = {"event_id": f"b-{number:09d}", "bill_id": f"bill-{number:09d}", "kind": "issued"}
