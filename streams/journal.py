@@ -85,6 +85,7 @@ class TooLarge(Exception):
 class Journal:
     """One partition's. `start`, `recover`, then `commit`; in the end, whatever happened, `stop`.
 
+    `outputs` are the topics besides the state's that it writes: none may have a transaction open when it begins.
     `client` are aiokafka's options that say how to reach the brokers. `timeout_s` bounds a start, a commit, and, at the
     brokers, an open transaction: as long may an abandoned one hold up who reads what is committed.
     """
@@ -96,10 +97,12 @@ class Journal:
         partition: int,
         *,
         state_topic: str,
+        outputs: Iterable[str] = (),
         timeout_s: float = 15.0,
     ) -> None:
         self.partition = partition
         self.state_topic = state_topic
+        self._outputs = tuple(outputs)
         self.transactional_id = f"{app_id}-{partition}"
         self._client = client
         self._timeout_s = timeout_s
@@ -156,6 +159,8 @@ class Journal:
         try:
             async with reader:
                 position = (await reader.earliest([state]))[state]
+                for topic in self._outputs:
+                    await self._settled_end(reader, (topic, self.partition))
                 end = await self._settled_end(reader, state)
                 if position > 0:
                     raise OffsetGone(state, 0, position, end)
@@ -171,19 +176,25 @@ class Journal:
             raise self._lost(error, "could not be recovered") from error
         return positions
 
-    async def _settled_end(self, reader: Watermarks, state: Partition) -> int:
-        """The end of the state, once no transaction is open in it.
+    async def _settled_end(self, reader: Watermarks, place: Partition) -> int:
+        """The end of a partition that only journals write, once no transaction is open in it.
 
-        Behind an open one lies what was committed since. None can be open, as the only id that writes here has just
-        been fenced; if one hangs all the same, less than the whole state must not pass for it.
+        Behind an open one lies what was committed since: less than the whole state must not pass for it. And the next
+        commit would end the open one with itself, and so publish what was aborted. None can be open, as the only id
+        that writes here has just been fenced. But Kafka 4.3.1 was seen to skip the ends of transactions that it
+        finishes while it starts.
         """
         waited_until = asyncio.get_running_loop().time() + self._timeout_s
         while True:
-            ends = (await reader.ends([state]))[state]
+            ends = (await reader.ends([place]))[place]
             if ends.stable >= ends.high:
                 return ends.stable
             if asyncio.get_running_loop().time() > waited_until:
-                raise Unanswered(f"a transaction hangs in {self.state_topic} at {ends.stable}, before {ends.high}")
+                topic, number = place
+                raise Unanswered(
+                    f"a transaction hangs in {topic} partition {number}: end it (kafka-transactions.sh abort "
+                    f"--topic {topic} --partition {number} --start-offset {ends.stable})"
+                )
             await asyncio.sleep(_SETTLE_RETRY_S)
 
     # -- committing -------------------------------------------------------------------------------------------------

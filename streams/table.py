@@ -196,6 +196,7 @@ class Table:
             context.app_id,
             partition,
             state_topic=context.topics.state,
+            outputs=(topic for topic in context.topics if topic != context.topics.state),
             timeout_s=context.transaction_timeout_s,
         )
         self.store = AccountStore()

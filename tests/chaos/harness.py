@@ -34,9 +34,9 @@ SETTINGS: Final = {
     "ARREARS_MAX_DELETES": "off",
     "ARREARS_MAX_SUSPENDS": "off",
 }
-#: A transaction that hangs is given up soon after its time.
-BROKER: Final = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
-#: The outputs have come to rest if nothing was published for so long: no policy has a longer wait between two steps.
+#: The outputs have come to rest if nothing was published for so long: no policy has a longer wait between two steps,
+#: and a broker looks every 10 s for transactions that hang. (It is not told to look more often: Kafka 4.3.1 may skip
+#: the ends of transactions that it gives up while it still starts, which leaves them open for ever.)
 QUIET_S: Final = 14.0
 #: When nothing is due any more, a shorter while tells.
 LAST_QUIET_S: Final = 4.0
@@ -126,7 +126,7 @@ class Chaos:
         self.options, self.folder = options, folder
         self.dice = random.Random(options.seed)
         self.app_id = f"chaos-{options.seed}"
-        self.kafka = LocalKafka(free_port(), folder / "kafka", properties=BROKER)
+        self.kafka = LocalKafka(free_port(), folder / "kafka")
         self.faults: Counter[str] = Counter()
         self.trouble: list[str] = []
         self._say = say

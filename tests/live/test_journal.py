@@ -202,6 +202,30 @@ def test_less_than_the_whole_state_is_not_taken_for_it(place: Place) -> None:
     run(scenario())
 
 
+def test_a_transaction_that_hangs_in_an_output_is_not_committed_with_the_next_one(place: Place) -> None:
+    """Kafka 4.3.1 may skip the end of an aborted one while it starts: the next commit would publish what it holds."""
+
+    async def scenario() -> None:
+        await place.create()
+        async with producing(place.servers, unused("stranger")) as stranger:
+            await stranger.begin_transaction()
+            await stranger.send_and_wait(place.commands, key=b"a", value=b"aborted", partition=0)
+            journal = Journal(
+                place.client, place.app_id, 0, state_topic=place.state, outputs=[place.commands], timeout_s=1.0
+            )
+            await journal.start()
+            try:
+                told = f"hangs in {place.commands} partition 0.*kafka-transactions.sh abort .* --start-offset 0"
+                with pytest.raises(Lost, match=told):
+                    await place.recovered(journal)
+                await stranger.abort_transaction()
+                assert await place.recovered(journal) == ({}, {})
+            finally:
+                await journal.stop()
+
+    run(scenario())
+
+
 # -- one owner -------------------------------------------------------------------------------------------------------
 
 
