@@ -386,7 +386,8 @@ class _Account:
         }
 
     def _check_nothing_left(self, good: Sequence[Command]) -> None:
-        # Whether its `resume` was read before or after the payment that could not be used nobody knows: it may be stopped.
+        # Nobody knows whether its `resume` was read before or after the payment that could not be used: it may be
+        # stopped.
         stopped = bool(self.partition.arrivals.unusable_payments.get(self.account))
         background = Background(self.known(), good, self.notices, self.opening, unusable_payment=stopped)
         for told in left_undone(background, self._status(good), self.run.ended_at):
