@@ -221,8 +221,9 @@ def test_when_bills_come_but_no_payment_of_anybody_suspends_wait(fresh_topics: F
                 await kafka.control("resume", "*", 49.3, until=90)
                 await live.at(49.4)
                 assert await kafka.actions("third") == ["suspend"]
-                await kafka.bill("fourth", 65)
                 await live.at(65)
+                await kafka.bill("fourth", 65)
+                await live.settled()
                 await live.at(85.1)
                 await live.at(89.1)
                 assert await kafka.actions("fourth") == ["suspend"]
