@@ -260,7 +260,7 @@ def near_matches(inputs: Inputs, account_id: str) -> list[str]:
 
 #: Within one instant records are told in the order in which they count.
 _TOLD_FIRST: Final = {"policies": 0, "opening": 1, "release": 2}
-_TOLD_LAST: Final = {"voided": 4, "cancelled": 5, "reopen": 6}
+_TOLD_LAST: Final = {"adjusted": 4, "voided": 5, "cancelled": 6, "reopen": 7}  # a bill comes before what changes it
 
 
 def _telling_order(one: Entry) -> tuple[int, str]:
