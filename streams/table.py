@@ -266,6 +266,7 @@ class Table:
         await self._commit(force=True)  # which shows the brokers' clock, too
         if self.kept.payments.since == FIRST_INSTANT:
             self.kept.payments.resume(self._now())
+        self._remember(self._complete_at(self._now(), self.ends))
         self._work.set()
 
     def _recover(self, key: bytes, value: bytes | None) -> None:
@@ -279,6 +280,7 @@ class Table:
         """Where to read on; an input that was never read is read from its first record, which has to be there."""
         earliest = await self.context.fences.earliest(self.inputs)
         ends = await self.context.fences.ends(self.inputs)
+        self._note_ends(ends)
         for (topic, partition), first in earliest.items():
             wanted = self.next.get(topic, 0 if topic in _LEDGER_TOPICS else first)
             end = ends[topic, partition].high
@@ -567,11 +569,13 @@ class Table:
         blocked = any(end.stable < end.high for end in found.values())
         ends = {topic: end.high for (topic, _), end in found.items()}
         self._fence = Fence(now, ends, blocked, time.monotonic() + _HOLD_BACK_S)
-        self._remember(
-            min(
-                now if self.next[topic] >= end else self.kept.watermarks.get(topic, FIRST_INSTANT)
-                for topic, end in ends.items()
-            )
+        self._remember(self._complete_at(now, ends))
+
+    def _complete_at(self, now: Instant, ends: dict[str, int]) -> Instant:
+        """Up to when every record is in: the oldest watermark; an input read to its end counts as the clock (§3)."""
+        return min(
+            now if self.next[topic] >= end else self.kept.watermarks.get(topic, FIRST_INSTANT)
+            for topic, end in ends.items()
         )
 
     def _note_ends(self, found: dict[Partition, Ends]) -> None:
