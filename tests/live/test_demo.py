@@ -32,7 +32,15 @@ def test_it_plays_to_its_end_and_matches_the_replay(tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as demo:
+    # Whoever runs the tests in the background has turned Ctrl-C off for them.
+    with subprocess.Popen(
+        DEMO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as demo:
         assert demo.stdout is not None
         while "records sent" not in demo.stdout.readline():
             assert demo.poll() is None

@@ -164,7 +164,7 @@ def test_a_load_that_is_killed_goes_on_and_sends_nothing_twice(
         with subprocess.Popen(list(map(str, command)), env=env, cwd=ROOT) as process:
             try:
                 if attempt < 6:
-                    process.wait(rng.uniform(1.0, 4.0))
+                    process.wait(rng.uniform(0.4, 1.6))
                 else:
                     process.wait(60)
             except subprocess.TimeoutExpired:

@@ -81,6 +81,7 @@ def _options(files: dict[str, Path]) -> list[object]:
 def test_a_month_replays_to_the_bytes_of_its_files(topics: str, month: dict[str, Path], tmp_path: Path) -> None:
     assert sum(path.read_bytes().count(b"\n") for path in month.values()) > topic_replay.FEWEST_RECORDS
     _load(topics, month)
+    groups = asyncio.run(_groups(topics))  # those of other tests
     limits: tuple[list[object], ...] = (
         [],
         ["--since", "2026-01-20T00:00:00Z", "--until", "2026-01-25T00:00:00Z"],
@@ -99,7 +100,7 @@ def test_a_month_replays_to_the_bytes_of_its_files(topics: str, month: dict[str,
             assert found["commands"] == _bytes(files)["commands"]
         else:
             assert found == _bytes(files)
-    assert asyncio.run(_groups(topics)) == []
+    assert set(asyncio.run(_groups(topics))) <= set(groups)
 
 
 async def _groups(servers: str) -> list[Any]:

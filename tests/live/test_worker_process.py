@@ -163,7 +163,7 @@ def test_it_outlives_its_broker(tmp_path: Path, start: Callable[..., WorkerProce
         send(servers, [payment(f"a{number}") for number in range(10)], 2)
         wait_until(lambda: commands(servers, 2)["a0"] == ["suspend", "restore"], 20, lambda: worker.said)
         send(servers, [bill(f"b{number}") for number in range(10)], 2)
-        wait_until(lambda: worker.metric("arrears_records_total", topic="bills", outcome="accepted") == 20, 15)
+        wait_until(lambda: worker.metric("arrears_records_total", topic="bills", outcome="accepted") == 20, 90)
         kafka.freeze()
         time.sleep(14)
         assert worker.runs, worker.said
