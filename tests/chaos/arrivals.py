@@ -17,7 +17,7 @@ from tests.oracle.replay import turn
 from tests.oracle.values import HOUR, parse_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 EVERYONE = "*"
 _NOBODY = frozenset[str]()
@@ -62,11 +62,7 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 def arrivals(run: Run, partition: int) -> Arrivals:
     """Judge the records of a partition."""
-    deletes: dict[str, list[int]] = defaultdict(list)
-    for command in (recorded.json for recorded in run.of("commands", partition)):
-        if command["action"] == "delete":
-            deletes[command["account_id"]].append((command["evidence"] or {}).get("controls", 0))
-    return _Judge(run, partition, run.of("dead-letters", partition), deletes).judge()
+    return _Judge(run, partition, [recorded.json for recorded in run.of("commands", partition)]).judge()
 
 
 class _Topic:
@@ -83,16 +79,23 @@ class _Topic:
 
 
 class _Judge:
-    """Goes through one partition. `deletes`: by account, the next offset of controls when each delete was decided."""
+    """Goes through one partition, whose `commands` say what had been applied when."""
 
-    def __init__(
-        self, run: Run, partition: int, letters: Iterable[Recorded], deletes: Mapping[str, Sequence[int]]
-    ) -> None:
-        self.run, self.deletes = run, deletes
+    def __init__(self, run: Run, partition: int, commands: Sequence[dict[str, Any]]) -> None:
+        self.run = run
+        #: By account, the next offset of controls when each delete was decided.
+        self.deletes: dict[str, list[int]] = defaultdict(list)
+        #: (what a decision rests on, its instant): everything up to then was in.
+        self.decisions: list[tuple[dict[str, int], int]] = []
+        for command in commands:
+            evidence = command["evidence"] or {}
+            self.decisions.append((evidence, parse_instant(command["decided_at"])))
+            if command["action"] == "delete":
+                self.deletes[command["account_id"]].append(evidence.get("controls", 0))
         self.found = Arrivals(partition)
         self.names = run.policies.names
         self.errors: dict[tuple[str, int], str] = {}
-        self._read_letters(letters)
+        self._read_letters(run.of("dead-letters", partition))
         self.records = {topic: run.of(topic, partition) for topic in INPUTS}
         self.elsewhere: dict[str, set[str]] = defaultdict(set)  # account: topics that have records of it
         self.currencies: dict[str, Counter[str]] = defaultdict(Counter)
@@ -170,16 +173,18 @@ class _Judge:
         if key is not None and key != b"*" and partition_of(key, self.run.partitions) != recorded.partition:
             errors.add("wrong_partition")
         if record is not None:
-            errors |= self._time(record)
+            errors |= self._time(topic, recorded, record)
         return record, frozenset(errors)
 
-    def _time(self, record: Record) -> set[str]:
-        """What no clock of the run could make right."""
+    def _time(self, topic: str, recorded: Recorded, record: Record) -> set[str]:
+        """What no clock of the run could make right.
+
+        Before the first decision of a partition it may not know yet how far its inputs reach: nothing has to be late.
+        """
         if record.at > self.run.ended_at + self.run.max_ahead:
             return {"too_early"}
-        if record.at < self.run.started_at - self.run.history - HOUR:
-            return {"too_late"}
-        return set()
+        complete = max((at for evidence, at in self.decisions if evidence.get(topic, 0) <= recorded.offset), default=0)
+        return {"too_late"} if record.at < complete - self.run.history - HOUR else set()
 
     # -- what it does after those before it ----------------------------------------------------------------------------
 
@@ -234,6 +239,8 @@ class _Judge:
                 must = "currency_mismatch"
         if record.at > recorded.appended_at + self.run.shift + self.run.max_ahead:
             may.add("too_early")
+        if record.at < self.run.ended_at - self.run.history:
+            may.add("too_late")
         match topic:
             case "bills":
                 must = _bill_refused(record, seen) or must
