@@ -281,8 +281,8 @@ async def _end(producer: Any) -> None:
     accumulator._pending_batches.update(chain.from_iterable(accumulator._batches.values()))
     unsent = list(accumulator._pending_batches)
     accumulator.fail_all(Lost("stopped"))
-    for future in (transactions._transaction_waiter, *(batch._drain_waiter for batch in unsent)):
-        _retrieve(future)
+    _retrieve(transactions._transaction_waiter)
+    _retrieve_drained(unsent)
     for _ in range(10):  # the sender waits for its requests, one by one: each cancelling ends one
         if stopping.done() or sender.sender_task is None or sender.sender_task.done():
             break
@@ -292,6 +292,12 @@ async def _end(producer: Any) -> None:
         await asyncio.wait_for(producer.client.close(), _STOP_WITHIN_S)
     await asyncio.wait({stopping}, timeout=_STOP_WITHIN_S)
     _retrieve(stopping)
+    _retrieve_drained(unsent)  # one that was about to be sent again has failed once more
+
+
+def _retrieve_drained(batches: Iterable[Any]) -> None:
+    for batch in batches:
+        _retrieve(batch._drain_waiter)
 
 
 def _retrieve(future: asyncio.Future[Any] | None) -> None:
