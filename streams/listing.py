@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -114,17 +115,18 @@ def since_instant(text: str, now: Instant) -> Instant:
 # Where it goes --------------------------------------------------------------------------------------------------------
 
 
-class _Sink:
+class _Sink(ABC):
     """Where values go."""
 
+    @abstractmethod
     def write(self, values: Sequence[bytes]) -> None:
         """Take these. Raises NobodyReads when there is nobody left."""
-        raise NotImplementedError
 
     def is_read(self) -> bool:
         """Whether there is anybody left to read."""
         return True
 
+    @abstractmethod
     def end(self) -> None:
         """Nothing more comes."""
 

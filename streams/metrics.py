@@ -42,7 +42,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from models.codec import VERSION as STATE_VERSION
-from models.enforcement import Action
+from models.contract import NoticeKind
+from models.enforcement import STATUSES, Action
 from models.records import TOPICS
 from models.refusal import ErrorCode
 
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
 OUTCOMES: Final = ("accepted", "waiting", "refused")
 ERRORS: Final = get_args(ErrorCode)
-STATUSES: Final = ("current", "in_arrears", "suspended", "deleted")
 #: Each action with the reasons it may have (contract §2).
 COMMANDS: Final = (
     ("suspend", "unpaid_past_suspend_mark"),
@@ -61,20 +61,7 @@ COMMANDS: Final = (
     ("delete", "unpaid_past_delete_mark"),
 )
 ACTIONS: Final = get_args(Action)
-NOTICES: Final = (
-    "arrears_started",
-    "arrears_cleared",
-    "suspension_ahead",
-    "suspended",
-    "deletion_ahead",
-    "deleted",
-    "restored",
-    "payment_after_delete",
-    "delete_contradicted",
-    "usage_while_suspended",
-    "package_exhausted",
-    "command_unconfirmed",
-)
+NOTICES: Final = get_args(NoticeKind)
 #: What stops suspends or deletes on a partition (§3), by the reason that the monitor has for it.
 GUARDS: Final = (
     "max_deletes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiokafka.errors import KafkaError, for_code  # type: ignore[import-untyped]
 from aiokafka.protocol.fetch import FetchRequest  # type: ignore[import-untyped]
@@ -12,7 +12,7 @@ from aiokafka.record.memory_records import MemoryRecords  # type: ignore[import-
 from streams.fetched import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     from streams.fetched import Partition, Record
     from streams.watermarks import Watermarks
@@ -60,17 +60,43 @@ async def fetch(reader: Watermarks, partition: Partition, position: int) -> tupl
     async def question() -> tuple[Iterator[Record], int]:
         topic, number = partition
         leader = await reader.leader(partition)
-        wanted = [(topic, [(number, position, _FETCH_BYTES)])]
-        answer = await reader.send(
-            leader, FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES, _READ_COMMITTED, wanted, rack_id="")
-        )
-        ((_, ((_, code, _, *rest),)),) = answer.topics
-        if code:
-            raise for_code(code)(f"{topic} partition {number}")
-        aborted = rest[-3 if answer.API_VERSION >= _REPLICA_SINCE else -2]
-        records, reached = unpack(MemoryRecords(rest[-1]), aborted or (), position)
+        wanted = {topic: [(number, position, _FETCH_BYTES)]}
+        (found,) = await ask_leader(reader, leader, wanted, wait_ms=_FETCH_WAIT_MS, most_bytes=_FETCH_BYTES)
+        if found.code:
+            raise for_code(found.code)(f"{topic} partition {number}")
+        records, reached = unpack(MemoryRecords(found.data), found.aborted, position)
         if reached == position:
             raise _Nothing(f"{topic} partition {number}: nothing at {position}")
         return records, reached
 
     return await reader.ask(question)
+
+
+class Fetched(NamedTuple):
+    """What a broker answered for one partition."""
+
+    partition: Partition
+    #: Kafka's error code; 0 if there is none.
+    code: int
+    #: Producer and first offset of each transaction that was aborted.
+    aborted: Sequence[tuple[int, int]]
+    data: bytes
+
+
+async def ask_leader(
+    reader: Watermarks,
+    leader: int,
+    wanted: Mapping[str, list[tuple[int, int, int]]],
+    *,
+    wait_ms: int,
+    most_bytes: int,
+) -> list[Fetched]:
+    """One request, inside a question: by topic the partitions, with position and bytes at most; what is committed."""
+    request = FetchRequest(wait_ms, 1, most_bytes, _READ_COMMITTED, list(wanted.items()), rack_id="")
+    answer = await reader.send(leader, request)
+    place = -3 if answer.API_VERSION >= _REPLICA_SINCE else -2
+    return [
+        Fetched((topic, number), code, rest[place] or (), rest[-1] or b"")
+        for topic, rows in answer.topics
+        for number, code, _, *rest in rows
+    ]

@@ -18,10 +18,10 @@ from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import OffsetOutOfRangeError, for_code  # type: ignore[import-untyped]
-from aiokafka.protocol.fetch import FetchRequest  # type: ignore[import-untyped]
 from aiokafka.record.memory_records import MemoryRecords  # type: ignore[import-untyped]
 
 from streams.fetched import OffsetGone, unpack
+from streams.partition_reader import Fetched, ask_leader
 from streams.watermarks import Unanswered, Watermarks
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ _SETTLE_WITHIN_S: Final = 60.0
 _SETTLE_RETRY_S: Final = 0.1
 
 _READ_COMMITTED: Final = 1
-#: The version of Fetch since which a replica is named between the aborted transactions and the records.
-_REPLICA_SINCE: Final = 11
 
 
 class Reader(Watermarks):
@@ -62,7 +60,7 @@ class Reader(Watermarks):
         One request a broker; where nothing is, it comes back after a moment. Raises `OffsetGone`.
         """
 
-        async def question() -> list[tuple[Partition, int, Any, Any]]:
+        async def question() -> list[Fetched]:
             by_leader: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]]
             by_leader = defaultdict(lambda: defaultdict(list))
             for (topic, number), position in positions.items():
@@ -70,28 +68,21 @@ class Reader(Watermarks):
                 by_leader[leader][topic].append((number, position, _PARTITION_BYTES))
             answers = await asyncio.gather(
                 *(
-                    self.send(
-                        leader,
-                        FetchRequest(_WAIT_MS, 1, _FETCH_BYTES, _READ_COMMITTED, list(topics.items()), rack_id=""),
-                    )
+                    ask_leader(self, leader, topics, wait_ms=_WAIT_MS, most_bytes=_FETCH_BYTES)
                     for leader, topics in by_leader.items()
                 )
             )
-            found: list[tuple[Partition, int, Any, Any]] = []
-            for answer in answers:
-                for topic, rows in answer.topics:
-                    for number, code, _, *rest in rows:
-                        if code and for_code(code) is not OffsetOutOfRangeError:
-                            raise for_code(code)(f"{topic} partition {number}")
-                        aborted = rest[-3 if answer.API_VERSION >= _REPLICA_SINCE else -2]
-                        found.append(((topic, number), code, aborted, rest[-1]))
+            found = [one for answer in answers for one in answer]
+            for (topic, number), code, *_ in found:
+                if code and for_code(code) is not OffsetOutOfRangeError:
+                    raise for_code(code)(f"{topic} partition {number}")
             return found
 
         read: dict[Partition, tuple[list[Record], int]] = {}
         for partition, code, aborted, data in await self.ask(question):
             if code:
                 raise await self._gone(partition, positions[partition])
-            records, reached = unpack(MemoryRecords(data or b""), aborted or (), positions[partition])
+            records, reached = unpack(MemoryRecords(data), aborted, positions[partition])
             read[partition] = list(records), reached
         return read
 

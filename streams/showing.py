@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from models.instants import format_instant
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from models.instants import Instant
-    from models.outputs import AccountView, Command
+    from models.outputs import AccountView
     from models.policy import Policies
     from streams.explain import Event, Story
 
@@ -130,21 +130,6 @@ def _standing(view: AccountView) -> str:
         parts.append(f"not billed yet {telling.money(view.unbilled, view.currency)}")
     parts += [f"package {printable(p.package_id)} {p.remaining} {printable(p.unit)} left" for p in view.packages]
     return f"{view.status.replace('_', ' ').capitalize()}: {', '.join(parts)}."
-
-
-def commands_table(commands: Iterable[Command]) -> Table:
-    """Commands, one a line."""
-    table = Table("at (UTC)", "account", "command", Column("owed", justify="right"), "why", "clause")
-    for command in commands:
-        table.add_row(
-            telling.when(command.effective_at),
-            Text(printable(command.account_id)),
-            command.action,
-            telling.money(command.owed, command.currency),
-            command.reason.replace("_", " "),
-            command.clause,
-        )
-    return table
 
 
 def policies_shown(name: str, policies: Policies) -> Iterator[RenderableType]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from models.enforcement import STATUSES, Action
 from models.instants import format_instant
 from streams.files import FILE_TOPICS
 from streams.showing import Screen
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from streams.demo.crew import Seen
     from streams.demo.script import Script
 
-_STATUSES: Final = ("current", "in_arrears", "suspended", "deleted")
-_ACTIONS: Final = ("suspend", "restore", "delete")
+_ACTIONS: Final = get_args(Action)
 _STYLES: Final = {"suspend": "yellow", "restore": "green", "delete": "red"}
 _A_LINE_EVERY: Final = 5.0
 
@@ -52,7 +52,7 @@ class View:
     def line(self, now: Instant) -> str:
         """The same in a line."""
         statuses, commands = self.audience.statuses(), self.audience.commands
-        parts = [f"{statuses[name]} {name.replace('_', ' ')}" for name in _STATUSES]
+        parts = [f"{statuses[name]} {name.replace('_', ' ')}" for name in STATUSES]
         parts += [f"{commands[name]} {name}" for name in _ACTIONS]
         lag = "" if self.seen is None else f", lag {self.seen.lag}"
         return f"{self._told(now)}: {counted(self._total(), 'record')} sent; {', '.join(parts)}{lag}"
@@ -83,7 +83,7 @@ class View:
             ("", ""),
         ]
         sent = [(topic, f"{self.sent[topic]:,}" if self.sent else "0") for topic in FILE_TOPICS]
-        by_status = [(name.replace("_", " "), f"{statuses[name]:,}") for name in _STATUSES] + [("", "")]
+        by_status = [(name.replace("_", " "), f"{statuses[name]:,}") for name in STATUSES] + [("", "")]
         by_action = [(name, f"{commands[name]:,}") for name in _ACTIONS] + [("", ""), ("", "")]
         for row in zip(sent, by_status, by_action, worker, strict=True):
             table.add_row(*(cell for pair in row for cell in pair))

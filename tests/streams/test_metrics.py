@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from models.enforcement import STATUSES
 from streams import metrics as declared
 from streams.faults import Unusable
 from streams.metrics import Metrics
@@ -99,7 +100,7 @@ def test_no_label_is_an_account_or_of_many_values(worker: Worker) -> None:
         ("arrears.commands", "reason", {reason for _, reason in declared.COMMANDS}),
         ("arrears.notices", "kind", declared.NOTICES),
         ("arrears.dead-letters", "error", declared.ERRORS),
-        ("arrears.accounts", "status", declared.STATUSES),
+        ("arrears.accounts", "status", STATUSES),
     ],
 )
 def test_labels_are_the_words_of_the_contract(schema: str, field: str, known: tuple[str, ...]) -> None:
