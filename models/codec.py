@@ -21,14 +21,16 @@ from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
 from models.ledger import Changes, Movement, OpenBill
 from models.money import Fine, Money
-from models.packages import Buckets, Costs, Prepaid, Seen, UsageBook
+from models.packages import Prepaid, UsageBook
 from models.policy import Policies, Policy
 from models.standing import Standing
+from models.usage_log import Costs, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from models.ledger import Ledger
+    from models.usage_log import Log
 
 VERSION: Final = 1
 _VERSION_BYTE: Final = bytes((VERSION,))
@@ -37,8 +39,6 @@ INLINE: Final = 64
 _ROW_LEAST, _ROW_MOST = 16, 128
 
 _Item = TypeVar("_Item")
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 
 class NewerState(Exception):
@@ -55,10 +55,11 @@ class _UsageState(msgspec.Struct, array_like=True, gc=False):
     packages: list[Prepaid]
     package_events: dict[str, tuple[Instant, int]]
     unbilled: Fine
+    #: In how many rows a log is, or 0: it stands here.
     seen_rows: int
-    seen: dict[str, tuple[Instant, int]]
+    seen: bytes
     cost_rows: int
-    costs: dict[Instant, Fine]
+    costs: bytes
 
 
 class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -122,8 +123,6 @@ _decode_usage = _decoder(_UsageState)
 _decode_peek = _decoder(Peek)
 _decode_movements = _decoder(list[Movement])
 _decode_bills = _decoder(list[OpenBill])
-_decode_seen = _decoder(dict[str, tuple[Instant, int]])
-_decode_costs = _decoder(dict[Instant, Fine])
 
 #: What is to be written: row name -> bytes, or None for a row that is gone.
 Rows = dict[bytes, bytes | None]
@@ -239,17 +238,18 @@ def _usage_state(usage: UsageBook, rows: Rows) -> _UsageState:
     return _UsageState(usage.packages, usage.package_events, usage.unbilled, seen_rows, seen, cost_rows, costs)
 
 
-def _parts(kind: bytes, buckets: Buckets[_Key, _Value], rows: Rows) -> tuple[int, dict[_Key, _Value]]:
-    """Encode the changed parts; returns how many parts there are (0: one, which stays in the head), and that one."""
-    number = len(buckets.parts) if len(buckets.parts) > 1 else 0
-    for part in sorted(buckets.changed):
-        if part < number:
-            rows[_row(kind, part)] = _encode(buckets.parts[part])
-        elif buckets.in_rows:
-            rows[_row(kind, part)] = None
-    buckets.changed.clear()
-    buckets.in_rows = bool(number)
-    return number, {} if number else buckets.parts[0]
+def _parts(kind: bytes, log: Log, rows: Rows) -> tuple[int, bytes]:
+    """Write the parts that have changed; returns how many there are (0: one, which stays in the head), and that one."""
+    number = len(log.parts) if len(log.parts) > 1 else 0
+    if number or log.in_rows:
+        for part in sorted(log.changed):
+            if part < number:
+                rows[_row(kind, part)] = log.parts[part]
+            elif log.in_rows:
+                rows[_row(kind, part)] = None
+    log.changed.clear()
+    log.in_rows = bool(number)
+    return number, b"" if number else log.parts[0]
 
 
 # -- decoding ----------------------------------------------------------------------------------------------------------
@@ -287,17 +287,17 @@ def _read_rows(
 
 
 def _usage(state: _UsageState, rows: Mapping[bytes, bytes]) -> UsageBook:
-    usage = UsageBook()
-    usage.packages, usage.package_events, usage.unbilled = state.packages, state.package_events, state.unbilled
-    if state.seen_rows:
-        usage.seen = Seen([_decode_seen(rows[_row(b"u", part)]) for part in range(state.seen_rows)])
-    else:
-        usage.seen = Seen([state.seen])
-    if state.cost_rows:
-        usage.costs = Costs([_decode_costs(rows[_row(b"c", part)]) for part in range(state.cost_rows)])
-    else:
-        usage.costs = Costs([state.costs])
-    return usage
+    return UsageBook(
+        state.packages,
+        state.package_events,
+        state.unbilled,
+        Seen(_read_parts(b"u", state.seen_rows, rows) if state.seen_rows else [state.seen]),
+        Costs(_read_parts(b"c", state.cost_rows, rows) if state.cost_rows else [state.costs]),
+    )
+
+
+def _read_parts(kind: bytes, number: int, rows: Mapping[bytes, bytes]) -> list[bytes]:
+    return [rows[_row(kind, part)] for part in range(number)]
 
 
 # -- what stands for everybody -----------------------------------------------------------------------------------------

@@ -60,6 +60,10 @@ _HOUR_TEXTS: Final[dict[int, str]] = {}
 _SECOND_TEXTS: Final = tuple(_SECONDS)
 _END_TEXTS: Final = {shift: f"{text}Z" for text, shift in _SECONDS.items()}
 
+# Within a decision the same instants are written again and again.
+_RECENT: Final[dict[Instant, str]] = {}
+_RECENT_KEPT: Final = 4_000
+
 _HOUR_TEXT: Final = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([01][0-9]|2[0-3])")
 _END_TEXT: Final = re.compile(
     r":([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,6}))?(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
@@ -90,14 +94,20 @@ def parse_instant(text: str) -> Instant:
 
 def format_instant(value: Instant) -> str:
     """UTC with Z, a fraction only if there is one, without trailing zeros. Raises OverflowError beyond the years."""
+    recent = _RECENT.get(value)
+    if recent is not None:
+        return recent
     hour = value // HOUR
     rest = value - hour * HOUR
     text = _HOUR_TEXTS.get(hour) or _format_hour(hour)
     whole = _END_TEXTS.get(rest)
-    if whole is not None:
-        return text + whole
-    second, fraction = divmod(rest, SECOND)
-    return f"{text}{_SECOND_TEXTS[second]}.{fraction:06}".rstrip("0") + "Z"
+    if whole is None:
+        second, fraction = divmod(rest, SECOND)
+        text, whole = f"{text}{_SECOND_TEXTS[second]}.{fraction:06}".rstrip("0"), "Z"
+    if len(_RECENT) >= _RECENT_KEPT:
+        _RECENT.clear()
+    text = _RECENT[value] = text + whole
+    return text
 
 
 def _format_hour(hour: int) -> str:

@@ -89,6 +89,8 @@ def format_money(value: Money) -> str:
 
 def format_fine(value: Fine) -> str:
     """The shortest form: "0.000000000001", "2.5", "-3"."""
+    if value % FINE_PER_MONEY == 0:
+        return format_money(value // FINE_PER_MONEY)
     return _format(value, _FINE_UNIT, FINE_DECIMALS)
 
 

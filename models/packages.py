@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from models.instants import Instant
 from models.money import Fine
 from models.refusal import Refusal
+from models.usage_log import Costs, Seen
 
 if TYPE_CHECKING:
     from models.records import Package, Usage
 
-_ITEMS_PER_PART: Final = 64
+#: With more ids of records of `packages` than this, those before the history are forgotten.
+_MANY_EVENTS: Final = 128
 
 
 class Prepaid(msgspec.Struct, array_like=True, gc=False):
@@ -41,112 +42,25 @@ class Prepaid(msgspec.Struct, array_like=True, gc=False):
         )
 
 
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
-
-
-class Buckets(Generic[_Key, _Value]):
-    """A dict in parts, so that one more item changes one small part only."""
-
-    __slots__ = ("changed", "in_rows", "parts", "size")
-
-    def __init__(self, parts: list[dict[_Key, _Value]] | None = None) -> None:
-        self.parts = [{}] if parts is None else parts
-        #: Numbers of the parts changed since they were encoded last.
-        self.changed: set[int] = set()
-        #: Whether the parts were encoded apart.
-        self.in_rows = len(self.parts) > 1
-        self.size = sum(len(part) for part in self.parts)
-
-    def part(self, key: _Key) -> dict[_Key, _Value]:
-        """The part that `key` belongs to."""
-        return self.parts[self._number(key)]
-
-    def put(self, key: _Key, value: _Value) -> None:
-        """Set an item."""
-        number = self._number(key)
-        part = self.parts[number]
-        self.size += key not in part
-        part[key] = value
-        self.changed.add(number)
-        if self.size > 2 * _ITEMS_PER_PART * len(self.parts):
-            self._spread(4 * len(self.parts))
-
-    def drop(self, number: int, keys: list[_Key]) -> None:
-        """Take these items out of a part."""
-        for key in keys:
-            del self.parts[number][key]
-        self.size -= len(keys)
-        self.changed.add(number)
-
-    def shrink(self) -> None:
-        """Use fewer parts, if there are far too many."""
-        if len(self.parts) > 1 and self.size < _ITEMS_PER_PART * len(self.parts) // 8:
-            self._spread(len(self.parts) // 4)
-
-    def _spread(self, count: int) -> None:
-        everything = [item for part in self.parts for item in part.items()]
-        before = len(self.parts)
-        self.parts = [{} for _ in range(count)]
-        for key, value in everything:
-            self.part(key)[key] = value
-        self.changed = set(range(max(before, count)))
-
-    def _number(self, key: _Key) -> int:
-        return zlib.crc32(str(key).encode()) & (len(self.parts) - 1) if len(self.parts) > 1 else 0
-
-
-class Seen(Buckets[str, tuple[Instant, int]]):
-    """Ids that have been seen, with their instant and the fingerprint of their content."""
-
-    __slots__ = ()
-
-    def get(self, event_id: str, horizon: Instant) -> int | None:
-        """The fingerprint seen under this id, unless it is forgotten."""
-        known = self.part(event_id).get(event_id)
-        return known[1] if known is not None and known[0] >= horizon else None
-
-    def add(self, event_id: str, at: Instant, crc: int, horizon: Instant) -> None:
-        """Remember an id, and forget those of its part that lie before the horizon."""
-        number = self._number(event_id)
-        if len(self.parts[number]) >= _ITEMS_PER_PART:
-            self.drop(number, [key for key, (seen_at, _) in self.parts[number].items() if seen_at < horizon])
-        self.put(event_id, (at, crc))
-
-
-class Costs(Buckets[Instant, Fine]):
-    """What usage that ended at an instant cost."""
-
-    __slots__ = ()
-
-    def add(self, ended_at: Instant, cost: Fine) -> None:
-        """Add the cost of one record."""
-        self.put(ended_at, self.part(ended_at).get(ended_at, 0) + cost)
-
-    def take(self, until: Instant) -> Fine:
-        """Take out what ended until then; returns what it came to."""
-        taken: Fine = 0
-        for number, part in enumerate(self.parts):
-            ended = [ended_at for ended_at in part if ended_at <= until]
-            taken += sum(part[ended_at] for ended_at in ended)
-            if ended:
-                self.drop(number, ended)
-        self.shrink()
-        return taken
-
-
 class UsageBook:
     """The packages of one account, the cost of its usage since the last bill, and the ids of its usage."""
 
     __slots__ = ("costs", "package_events", "packages", "seen", "unbilled")
 
-    def __init__(self) -> None:
-        self.packages: list[Prepaid] = []
-        self.package_events: dict[str, tuple[Instant, int]] = {}
-        self.seen = Seen()
+    def __init__(
+        self,
+        packages: list[Prepaid] | None = None,
+        package_events: dict[str, tuple[Instant, int]] | None = None,
+        unbilled: Fine = 0,
+        seen: Seen | None = None,
+        costs: Costs | None = None,
+    ) -> None:
+        self.packages = [] if packages is None else packages
+        self.package_events = {} if package_events is None else package_events
+        self.unbilled = unbilled
+        self.seen = Seen() if seen is None else seen
         #: Of usage that is not billed.
-        self.costs = Costs()
-        self.unbilled: Fine = 0
+        self.costs = Costs() if costs is None else costs
 
     # -- packages ---------------------------------------------------------------------------------------------------
 
@@ -172,7 +86,7 @@ class UsageBook:
                 raise Refusal("invalid", "package_id", f"package {record.package_id} is cancelled already")
             known.cancelled_at = record.at
         self.package_events[record.event_id] = (record.at, crc)
-        if len(self.package_events) > 2 * _ITEMS_PER_PART:
+        if len(self.package_events) > _MANY_EVENTS:
             kept = {key: value for key, value in self.package_events.items() if value[0] >= horizon}
             self.package_events = kept
 

@@ -254,7 +254,7 @@ def beyond_64_bits() -> Partition:
     bill(partition, "wait", most, 0, "has-rows", bill_id="not-there", kind="adjusted")
     use(partition, "big", 0, "has", quantity="9" * 15, cost="9" * 15 + ".999999999999")
     use(partition, "big", 0, "owes", quantity="9" * 15, cost="-" + "9" * 15 + ".999999999999")
-    for number in range(140):
+    for number in range(300):
         use(partition, f"r{number}", -number, "has-rows", cost="9" * 15)
     for hour in (0.1, 20.01, 24.01, 48, 200):
         partition.decide_after(hour)
@@ -276,7 +276,7 @@ def much_usage() -> Partition:
     """More ids of usage and hours of cost than a head holds."""
     partition = new()
     buy(partition, 1, "100000", -72)
-    for number in range(140):
+    for number in range(300):
         use(partition, number, -number * 0.5)
     partition.decide_after(0)
     return partition

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.instants import DAY, HOUR
 from models.money import format_fine, parse_fine
-from models.packages import Seen, UsageBook
+from models.packages import UsageBook
 from models.records import Package, Usage
 from models.refusal import Refusal
 
@@ -231,7 +231,7 @@ def test_what_is_not_billed_is_the_cost_of_usage_that_ended_after_the_last_bill(
     assert book.unbilled == 4000
     book.bill(3 * HOUR)
     assert book.unbilled == 0
-    assert book.costs.size == 0
+    assert len(book.costs) == 0
 
 
 @pytest.mark.parametrize(("ended_at", "counts"), [(9, False), (10, False), (11, True)])
@@ -251,7 +251,7 @@ def test_usage_without_a_cost_counts_for_nothing_and_a_credit_counts_against() -
     book.bill(1)
     assert book.unbilled == -1
     book.bill(2)
-    assert (book.unbilled, book.costs.size) == (0, 0)
+    assert (book.unbilled, len(book.costs)) == (0, 0)
 
 
 def test_cost_is_charged_after_packages_whatever_they_cover() -> None:
@@ -283,82 +283,3 @@ def test_any_order_of_usage_and_bills_leaves_the_sum_of_what_ended_after_the_lat
     bills = [at for kind, at, _ in records if kind == "bill"]
     counting = [cost for kind, at, cost in records if kind == "use" and (not bills or at > max(bills))]
     assert book.unbilled == sum(counting)
-
-
-# Ids that were seen -----------------------------------------------------------------------------------------------
-
-
-def test_ids_are_found_again_after_any_growth() -> None:
-    seen = Seen()
-    sizes = set()
-    for number in range(20_000):
-        seen.add(f"u{number}", number, number & 0xFF, ALWAYS)
-        sizes.add(len(seen.parts))
-        if number in (127, 128, 600, 2_100, 9_000, 19_999):
-            assert all(seen.get(f"u{n}", ALWAYS) == n & 0xFF for n in range(number + 1))
-            assert seen.get(f"u{number + 1}", ALWAYS) is None
-    assert len(sizes) > 3
-    assert seen.size == sum(map(len, seen.parts)) == 20_000
-
-
-def test_one_more_id_changes_one_bucket() -> None:
-    seen = Seen()
-    for number in range(10_000):
-        seen.add(f"u{number}", number, 0, ALWAYS)
-    seen.changed.clear()
-    seen.add("more", 0, 0, ALWAYS)
-    assert len(seen.changed) == 1
-    (number,) = seen.changed
-    assert seen.parts[number]["more"] == (0, 0)
-    assert len(seen.parts[number]) < 300
-
-
-def test_growth_changes_every_bucket() -> None:
-    seen = Seen()
-    before = 1
-    for number in range(2_000):
-        seen.changed.clear()
-        seen.add(f"u{number}", number, 0, ALWAYS)
-        if len(seen.parts) != before:
-            before = len(seen.parts)
-            assert seen.changed == set(range(before))
-    assert before > 1
-
-
-@pytest.mark.parametrize(("horizon", "found"), [(10, 3), (11, None)])
-def test_an_id_is_forgotten_past_history_and_not_at_it(horizon: int, found: int | None) -> None:
-    seen = Seen()
-    seen.add("u", 10, 3, ALWAYS)
-    assert seen.get("u", horizon) == found
-
-
-def test_a_forgotten_id_is_free_again() -> None:
-    seen = Seen()
-    seen.add("u", 10, 3, ALWAYS)
-    assert seen.get("u", 11) is None
-    seen.add("u", 12, 4, 11)
-    assert (seen.get("u", 11), seen.size) == (4, 1)
-
-
-def test_forgotten_ids_make_room() -> None:
-    """With three days remembered of an id a minute, what is kept does not grow with the years."""
-    seen = Seen()
-    minute = HOUR // 60
-    for number in range(100_000):
-        at = number * minute
-        seen.add(f"u{number}", at, number, at - 3 * DAY)
-    remembered = 3 * DAY // minute + 1
-    last = 99_999 * minute
-    assert seen.size == sum(map(len, seen.parts)) < 4 * remembered
-    assert all(seen.get(f"u{n}", last - 3 * DAY) == n for n in range(100_000 - remembered, 100_000))
-    assert seen.get(f"u{100_000 - remembered - 1}", last - 3 * DAY) is None
-
-
-def test_buckets_as_they_were_kept_find_the_same() -> None:
-    seen = Seen()
-    for number in range(1_000):
-        seen.add(f"u{number}", number, number, ALWAYS)
-    again = Seen([dict(bucket) for bucket in seen.parts])
-    assert again.size == seen.size
-    assert not again.changed
-    assert all(again.get(f"u{n}", ALWAYS) == n for n in range(1_000))
