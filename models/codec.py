@@ -4,7 +4,7 @@ A head is one version byte and a msgpack array. Of an ordinary account it holds 
 than `INLINE` movements, bills, usage ids or unbilled costs, that collection moves to rows (buckets by the hash of the
 id), and only rows that have changed are encoded again.
 
-A release writes `VERSION`; it reads that and what came before. Bytes of a newer version raise `NewerState`.
+Which versions are read and written stands in `state_version`. Bytes of a newer one raise `NewerState`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from models.money import Fine, Money
 from models.packages import Prepaid, UsageBook
 from models.policy import Policies, Policy
 from models.standing import Standing
+from models.state_version import VERSION, VERSION_BYTES, WRITES, check_version
 from models.usage_log import Costs, Seen
 
 if TYPE_CHECKING:
@@ -32,23 +33,11 @@ if TYPE_CHECKING:
     from models.ledger import Ledger
     from models.usage_log import Log
 
-VERSION: Final = 1
-_VERSION_BYTE: Final = bytes((VERSION,))
 #: A collection with more items than this lives in rows, about half as many in each.
 INLINE: Final = 64
 _ROW_LEAST, _ROW_MOST = 16, 128
 
 _Item = TypeVar("_Item")
-
-
-class NewerState(Exception):
-    """State that was written by a newer release: this one cannot read it."""
-
-    def __init__(self, version: int) -> None:
-        super().__init__(
-            f"state of version {version}; this release reads up to version {VERSION}: start a newer release"
-        )
-        self.version = version
 
 
 class _UsageState(msgspec.Struct, array_like=True, gc=False):
@@ -131,15 +120,15 @@ Rows = dict[bytes, bytes | None]
 def peek(head: bytes) -> Peek:
     """The first fields of a head, without decoding the rest."""
     if head[0] != VERSION:
-        _check_version(head)
+        check_version(head)
     return _decode_peek(head[1:])
 
 
 # -- encoding ----------------------------------------------------------------------------------------------------------
 
 
-def encode_account(account: Account) -> tuple[bytes, Rows]:
-    """The head, and the rows that have changed since the account was encoded or decoded last."""
+def encode_account(account: Account, version: int = WRITES) -> tuple[bytes, Rows]:
+    """The head of this version, and the rows that have changed since the account was encoded or decoded last."""
     account.sum_up()
     ledger = account.ledger
     rows: Rows = {}
@@ -159,7 +148,7 @@ def encode_account(account: Account) -> tuple[bytes, Rows]:
     account.account_id = account_id
     if usage is not None:
         account.usage = usage
-    return _VERSION_BYTE + head, rows
+    return VERSION_BYTES[version] + head, rows
 
 
 def _write_ledger(ledger: Ledger, changes: Changes, rows: Rows) -> None:
@@ -258,7 +247,7 @@ def _parts(kind: bytes, log: Log, rows: Rows) -> tuple[int, bytes]:
 def decode_account(account_id: str, head: bytes, rows: Mapping[bytes, bytes]) -> Account:
     """The account of a head and its rows. Raises NewerState."""
     if head[0] != VERSION:
-        _check_version(head)
+        check_version(head)
     account = _decode_head(head[1:])
     account.account_id = account_id
     if account.ledger.changes is not None:
@@ -273,11 +262,6 @@ def _read_ledger(ledger: Ledger, changes: Changes, rows: Mapping[bytes, bytes]) 
         _read_rows(b"m", changes.movement_rows, _decode_movements, rows) if changes.movement_rows else None,
         _read_rows(b"b", changes.bill_rows, _decode_bills, rows) if changes.bill_rows else None,
     )
-
-
-def _check_version(head: bytes) -> None:
-    if head[0] > VERSION:
-        raise NewerState(head[0])
 
 
 def _read_rows(
@@ -319,7 +303,7 @@ class _EverybodyState(msgspec.Struct, array_like=True):
 _decode_everybody = _decoder(_EverybodyState)
 
 
-def encode_everybody(everybody: Everybody) -> bytes:
+def encode_everybody(everybody: Everybody, version: int = WRITES) -> bytes:
     """What stands for the whole partition."""
     state = _EverybodyState(
         everybody.decided_to,
@@ -333,12 +317,12 @@ def encode_everybody(everybody: Everybody) -> bytes:
         everybody.recent,
         everybody.unlimited_until,
     )
-    return _VERSION_BYTE + _encode(state)
+    return VERSION_BYTES[version] + _encode(state)
 
 
 def decode_everybody(data: bytes) -> Everybody:
     """What `encode_everybody` wrote. Raises NewerState."""
-    _check_version(data)
+    check_version(data)
     state = _decode_everybody(data[1:])
     everybody = Everybody(Policies(state.in_force[0].policies.versions), state.history)
     everybody.decided_to, everybody.is_touched = state.decided_to, state.is_touched

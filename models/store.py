@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from models.account import PENDING, STATUS
 from models.codec import decode_account, encode_account, peek
 from models.enforcement import STATUSES
+from models.state_version import WRITES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,9 +63,10 @@ class Tally:
 
 
 class AccountStore:
-    """A mapping of account id to account, with the bytes behind it."""
+    """A mapping of account id to account, with the bytes behind it, which are written in this version."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = WRITES) -> None:
+        self._version = version
         self._heads: dict[str, bytes] = {}
         self._rows: dict[str, dict[bytes, bytes]] = {}
         self._open: dict[str, Account] = {}
@@ -140,7 +142,7 @@ class AccountStore:
         heads, tally = self._heads, self.tally
         for account_id, account in self._open.items():
             summary, owed = account.summary, account.owed
-            head, rows = encode_account(account)
+            head, rows = encode_account(account, self._version)
             key = account_id.encode()
             changes.append((key, head))
             is_new = account_id not in heads

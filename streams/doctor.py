@@ -26,6 +26,7 @@ from streams.findings import (
     of_topics,
     of_transactions,
 )
+from streams.held import of_this_release
 from streams.kafka_client import kafka_client_options
 from streams.reading import Reader
 from streams.settings import check_history, variable_of
@@ -148,7 +149,8 @@ async def _look_closer(kafka: Mapping[str, Any], settings: Settings, snapshot: S
     with Complaints():
         async with Reader(kafka) as reader:
             with in_one_line(kafka):
-                findings += of_accounts(await _held_back(reader, topics.state, snapshot.partitions))
+                with of_this_release(topics.state):
+                    findings += of_accounts(await _held_back(reader, topics.state, snapshot.partitions))
                 findings += of_dead_letters(await _dead_letters(reader, topics.dead_letters, snapshot))
     if any(snapshot.open_transactions(number) for number in range(snapshot.partitions)):
         await asyncio.sleep(_LOOK_AGAIN_S)

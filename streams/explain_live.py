@@ -26,7 +26,7 @@ from streams.control import now
 from streams.explain import Event
 from streams.faults import Unusable
 from streams.files import FILE_TOPICS, Inputs
-from streams.held import Held, read_held
+from streams.held import Held, of_this_release, read_held
 from streams.kafka_client import kafka_client_options
 from streams.listed import LISTED
 from streams.partitioner import partition_by
@@ -160,9 +160,10 @@ async def _read(kafka: Mapping[str, Any], settings: Settings, account_id: str) -
                 _refuse_cut([topic for topic in cut if topic != _MAY_BE_CUT], number)
                 kept = _Kept(key, topics)
                 stable = {place: end.stable for place, end in ends.items() if place[0] != "acks"}
-                async for records in reader.merged({place: first[place] for place in stable}, stable):
-                    for (topic, _), record in records:
-                        kept.take(topic, record)
+                with of_this_release(topics.state):
+                    async for records in reader.merged({place: first[place] for place in stable}, stable):
+                        for (topic, _), record in records:
+                            kept.take(topic, record)
     unread, open_ = _unread(number, held, first, ends)
     return _Found(
         number,

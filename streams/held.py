@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from models.codec import NewerState, decode_everybody
+from models.codec import decode_everybody
+from models.state_version import NewerState
 from streams.faults import Unusable
 from streams.journal import CHECKPOINT, decode_positions
 from streams.table import EVERYBODY_KEY, PARTITION_KEY, Kept, decode_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from models.everybody import Everybody
     from streams.fetched import Partition
@@ -58,12 +60,20 @@ async def read_held(reader: Reader, state_topic: str, partitions: int) -> dict[i
             upto[place] = begin[place]
         looked_at *= _FURTHER
     try:
-        return {place[1]: _held(rows[place], times.get(place)) for place in places}
-    except NewerState as error:
-        raise Unusable(f"{state_topic} holds {error}") from None
+        with of_this_release(state_topic):
+            return {place[1]: _held(rows[place], times.get(place)) for place in places}
     except msgspec.MsgspecError as error:
         told = f"{state_topic} cannot be read ({error})"
         raise Unusable(f"{told}: a release wrote it that this one does not know, use that one") from None
+
+
+@contextmanager
+def of_this_release(state_topic: str) -> Iterator[None]:
+    """Around the reading of state: `Unusable` if a newer release has written it."""
+    try:
+        yield
+    except NewerState as error:
+        raise Unusable(f"{state_topic} holds {error}") from None
 
 
 def _held(rows: dict[bytes, bytes], committed_ms: int | None) -> Held:

@@ -26,7 +26,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError, ProducerFenced  # type: ignore[import-untyped]
 
-from models.codec import VERSION, NewerState
+from models.state_version import VERSION_BYTES, WRITES, check_version
 from streams.fetched import OffsetGone
 from streams.partition_reader import read_partition
 from streams.topic_design import OUTPUT_BYTES
@@ -87,7 +87,8 @@ class Journal:
 
     `outputs` are the topics besides the state's that it writes: none may have a transaction open when it begins.
     `client` are aiokafka's options that say how to reach the brokers. `timeout_s` bounds a start, a commit, and, at the
-    brokers, an open transaction: as long may an abandoned one hold up who reads what is committed.
+    brokers, an open transaction: as long may an abandoned one hold up who reads what is committed. The positions are
+    written in `state_version`.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Journal:
         state_topic: str,
         outputs: Iterable[str] = (),
         timeout_s: float = 15.0,
+        state_version: int = WRITES,
     ) -> None:
         self.partition = partition
         self.state_topic = state_topic
@@ -106,6 +108,7 @@ class Journal:
         self.transactional_id = f"{app_id}-{partition}"
         self._client = client
         self._timeout_s = timeout_s
+        self._state_version = state_version
         self._producer: Any = None
         self._failure: BaseException | None = None
         self._committing = asyncio.Lock()
@@ -214,7 +217,7 @@ class Journal:
             producer = self._producer
             if self._failure is not None or producer is None:
                 raise self._lost(self._failure, "was lost before")
-            checkpoint = (CHECKPOINT, _encode_positions(positions))
+            checkpoint = (CHECKPOINT, _encode_positions(positions, self._state_version))
             batches = [
                 _batches(producer, topic, ((key, value, list(headers)) for key, value, headers in messages))
                 for topic, messages in outputs.items()
@@ -330,14 +333,13 @@ async def newest(client: Mapping[str, Any], state: Partition, key: bytes, *, tim
     return None
 
 
-def _encode_positions(positions: Mapping[str, int]) -> bytes:
-    return bytes((VERSION,)) + msgspec.msgpack.encode(dict(positions))
+def _encode_positions(positions: Mapping[str, int], version: int) -> bytes:
+    return VERSION_BYTES[version] + msgspec.msgpack.encode(dict(positions))
 
 
 def decode_positions(value: bytes | None) -> dict[str, int]:
     """What stands under `CHECKPOINT`: by input, the next offset. Raises NewerState."""
     if value is None:
         return {}
-    if value[0] > VERSION:
-        raise NewerState(value[0])
+    check_version(value)
     return msgspec.msgpack.decode(value[1:], type=dict[str, int])

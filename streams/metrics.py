@@ -41,11 +41,11 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from models.codec import VERSION as STATE_VERSION
 from models.contract import NoticeKind
 from models.enforcement import STATUSES, Action
 from models.records import TOPICS
 from models.refusal import ErrorCode
+from models.state_version import WRITES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -130,7 +130,13 @@ class PartitionMetrics:
 class Metrics:
     """All of them. The registry is what `streams.metrics_server` serves."""
 
-    def __init__(self, registry: CollectorRegistry | None = None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+        state_version: int = WRITES,
+    ) -> None:
         self.registry = registry = CollectorRegistry() if registry is None else registry
         self._partitions: dict[int, PartitionMetrics] = {}
         # Beside each counter it would have a series with the instant of its birth, which nobody asks for.
@@ -212,12 +218,14 @@ class Metrics:
         self.ready = Gauge(
             "arrears_ready", "Whether every owned partition has recovered and is worked on.", registry=registry
         )
-        self.build_info = Info("arrears_build", "What runs here.", registry=registry)
+        self.build_info = Info(
+            "arrears_build", "What runs here, and the version of the state that it writes.", registry=registry
+        )
         self.build_info.info(
             {
                 "version": version("arrears-monitor"),
                 "python": platform.python_version(),
-                "state_version": str(STATE_VERSION),
+                "state_version": str(state_version),
             }
         )
         ProcessCollector(namespace="arrears", registry=registry)

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, SecretStr
 
 from models.instants import Duration, Instant, format_duration, format_instant, parse_duration, parse_instant
 from models.refusal import shown
+from models.state_version import check_written
 from streams.partitioner import PartitionerName
 from streams.topic_design import check_app_id
 
@@ -172,6 +173,12 @@ def _port(value: object) -> int:
     return number
 
 
+def _state_version(value: object) -> int:
+    version = _number(value)
+    check_written(version)
+    return version
+
+
 def _name(value: object) -> str:
     text = _text(value)
     if not _NAME.fullmatch(text):
@@ -199,6 +206,7 @@ Flag: TypeAlias = Annotated[bool, BeforeValidator(_flag), Shown(lambda value: "o
 
 Brokers: TypeAlias = Annotated[tuple[str, ...] | None, BeforeValidator(_brokers), Shown(",".join, form="HOST:PORT,…")]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_names), Shown(",".join, form="NAME,…")]
+StateVersion: TypeAlias = Annotated[int, BeforeValidator(_state_version), Shown(form="N")]
 Port: TypeAlias = Annotated[int, BeforeValidator(_port), Shown(form="PORT")]
 
 DurationSetting: TypeAlias = Annotated[Duration, BeforeValidator(_duration), Shown(format_duration, form="DURATION")]

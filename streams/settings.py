@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from models.instants import DAY, HOUR, MINUTE, SECOND, format_duration
 from models.refusal import printable
+from models.state_version import WRITES
 from streams.faults import Unusable
 from streams.setting_values import (
     AppId,
@@ -42,6 +43,7 @@ from streams.setting_values import (
     Partitioner,
     Port,
     Shown,
+    StateVersion,
     TextSetting,
 )
 
@@ -140,6 +142,11 @@ class Settings(BaseSettings):
         10 * SECOND, description="After so long without a sign of life a worker's partitions go to others."
     )
     heartbeat_interval: DurationSetting = Field(SECOND, description="How often a worker gives a sign of life.")
+    state_version: StateVersion = Field(
+        WRITES,
+        description="The version of the state that is written. By default that of the release before, which can still "
+        "read it; raise it once you will not go back.",
+    )
     metrics_host: TextSetting = Field("127.0.0.1", description="The address on which metrics can be read.")
     metrics_port: Port = Field(9464, description="The port on which metrics can be read; 0 takes a free one.")
     clock: ClockSetting = Field(

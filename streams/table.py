@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from models.codec import VERSION, NewerState, decode_everybody, encode_everybody
+from models.codec import decode_everybody, encode_everybody
 from models.everybody import EVERYBODY, Everybody
 from models.instants import FIRST_INSTANT, SECOND, Duration, Instant, format_instant, parse_instant
 from models.monitor import Monitor
 from models.records import TOPICS, Control
 from models.refusal import Refusal, shown
+from models.state_version import VERSION_BYTES, WRITES, NewerState, check_version
 from models.store import LARGE_BYTES, AccountStore
 from streams.admission import account_of_unusable, admit, check_partition, source_of
 from streams.census import keep_counting
@@ -108,15 +109,14 @@ class Kept(msgspec.Struct, array_like=True):
     complete: Instant = FIRST_INSTANT
 
 
-def encode_kept(kept: Kept) -> bytes:
+def encode_kept(kept: Kept, version: int = WRITES) -> bytes:
     """Its row of the state."""
-    return bytes((VERSION,)) + msgspec.msgpack.encode(kept)
+    return VERSION_BYTES[version] + msgspec.msgpack.encode(kept)
 
 
 def decode_kept(value: bytes) -> Kept:
     """What `encode_kept` wrote. Raises NewerState."""
-    if value[0] > VERSION:
-        raise NewerState(value[0])
+    check_version(value)
     return msgspec.msgpack.decode(value[1:], type=Kept)
 
 
@@ -166,6 +166,8 @@ class Context:
     commit_interval_s: float
     commit_records: int
     transaction_timeout_s: float
+    #: Of the state that is written; what is read may be older or newer.
+    state_version: int
     #: When a bill and a payment were heard of last on this worker's partitions other than this one, and on others'.
     heard_here: Callable[[int], Heard]
     heard_elsewhere: Callable[[], Awaitable[Heard]]
@@ -198,8 +200,9 @@ class Table:
             state_topic=context.topics.state,
             outputs=(topic for topic in context.topics if topic != context.topics.state),
             timeout_s=context.transaction_timeout_s,
+            state_version=context.state_version,
         )
-        self.store = AccountStore()
+        self.store = AccountStore(context.state_version)
         #: The next offset of each input, applied and committed.
         self.next: dict[str, int] = {}
         self.durable: dict[str, int] = {}
@@ -685,9 +688,10 @@ class Table:
 
     def _system_rows(self) -> dict[bytes, bytes]:
         """Rows that are no account's and have changed."""
+        version = self.context.state_version
         rows = {
-            EVERYBODY_KEY: encode_everybody(self.monitor.everybody),
-            PARTITION_KEY: encode_kept(self.kept),
+            EVERYBODY_KEY: encode_everybody(self.monitor.everybody, version),
+            PARTITION_KEY: encode_kept(self.kept, version),
         }
         return {key: value for key, value in rows.items() if self._rows.get(key) != value}
 
@@ -701,7 +705,7 @@ class Table:
             state = self._take_changes()
             rows = self._system_rows()
             if force and not rows:
-                rows = {PARTITION_KEY: encode_kept(self.kept)}
+                rows = {PARTITION_KEY: encode_kept(self.kept, self.context.state_version)}
             self._rows.update(rows)
             state += rows.items()
             outputs, sent, positions = self._outputs, self._sent, dict(self.next)

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError  # type: ignore[import-untyped]
 from faust.types import TP
 
-from models.codec import NewerState
 from models.records import TOPICS
+from models.state_version import NewerState
 from streams.faults import Unusable
 from streams.fences import Repartitioned
 from streams.fetched import OffsetGone

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Final
 
 from aiokafka.errors import KafkaError, UnknownError  # type: ignore[import-untyped]
 
-from models.codec import NewerState
 from models.instants import SECOND
 from models.monitor import Live, Terms
 from models.policy import BUILT_IN, PolicyError, load_policies
 from models.records import TOPICS
+from models.state_version import NewerState
 from streams.brokers import Silent
 from streams.clock import BrokerTime, clock_of
 from streams.faults import Unusable
@@ -76,7 +76,7 @@ def run(settings: Settings) -> int:
     policies = _policies(settings)
     check_history(settings, policies)
     client = kafka_client_options(settings)
-    metrics = Metrics()
+    metrics = Metrics(state_version=settings.state_version)
     _log_quietly()
     gc.set_threshold(_COLLECT_EVERY, 20, 20)
     worker = Worker(settings, policies, client, metrics)
@@ -291,6 +291,7 @@ class Worker:
             commit_interval_s=settings.commit_interval / SECOND,
             commit_records=settings.commit_records,
             transaction_timeout_s=settings.transaction_timeout / SECOND,
+            state_version=settings.state_version,
             heard_here=tables.heard_here,
             heard_elsewhere=tables.heard_elsewhere,
             consumer=lambda: app.batches,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced  # type: ignore[import-untyped]
 
-from models.codec import VERSION, NewerState
+from models.state_version import VERSION, NewerState
 from streams.fetched import OffsetGone
 from streams.journal import CHECKPOINT, MAX_RECORD_BYTES, Fenced, Journal, Lost, Message, TooLarge
 from streams.topic_design import OUTPUT_BYTES

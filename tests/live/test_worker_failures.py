@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 import pytest
 from faust.types import TP
 
-from models.codec import VERSION
+from models import state_version
 from models.decision import Decision
 from models.monitor import Monitor
 from models.records import TOPICS
+from models.state_version import VERSION, WRITES
 from streams.fences import Fences
-from streams.journal import Journal, Lost
+from streams.journal import CHECKPOINT, Journal, Lost
 from streams.local_kafka import LocalKafka, free_port
 from streams.partitioner import partition_by
-from streams.table import Table
+from streams.table import EVERYBODY_KEY, PARTITION_KEY, Table
 from streams.tables import Tables
 from streams.topics import create as create_topics
 from streams.watermarks import Unanswered, Watermarks
 from streams.worker import NEWER, OK
 from tests.live.conftest import _delete
-from tests.live.kafka import delete_records, run, until
+from tests.live.kafka import delete_records, read, run, until
 from tests.live.workers import WorkerProcess, alter, bill, commanded, commands, inside, outputs, send, sending
 from tests.live.workers import wait_until as wait_for
 
@@ -126,6 +127,43 @@ def test_state_of_a_newer_release_ends_the_worker(
     for key in (b"an account", b"\xff@partition"):
         assert run(scenario(key)) == NEWER
         assert f"failed: state of version {VERSION + 1}" in capfd.readouterr().err
+
+
+def test_state_is_written_for_the_release_before_until_a_setting_says_otherwise(
+    fresh_topics: FreshTopics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = fresh_topics(partitions=1)
+    servers, seen = client["bootstrap_servers"], 0
+
+    async def written(account: str, *accounts: str, **settings: Any) -> dict[bytes | None, set[int]]:
+        """The versions of what a worker has written, by key: it starts, and suspends an account that is new."""
+        nonlocal seen
+        async with inside(servers, tmp_path, **settings) as worker:
+            await worker.ready()
+            await sending(client, [bill(account)], 1)
+            await until_suspended(client, 1, {account, *accounts})
+        rows = await read(servers, "arrears.state", 1)
+        versions: dict[bytes | None, set[int]] = {}
+        for row in rows[seen:]:
+            versions.setdefault(row.key, set()).add((row.value or b"?")[0])
+        seen = len(rows)
+        return versions
+
+    async def rolled_back() -> int:
+        async with inside(servers, tmp_path) as worker:
+            return await worker.ended(25)
+
+    common = {CHECKPOINT, EVERYBODY_KEY, PARTITION_KEY}
+    with monkeypatch.context() as next_release:
+        next_release.setattr(state_version, "VERSION", VERSION + 1)
+        assert run(written("a1")) == {key: {WRITES} for key in (*common, b"a1")}
+        raised = run(written("a2", "a1", state_version=VERSION + 1))
+        assert raised == {key: {VERSION + 1} for key in (*common, b"a2")}
+        assert run(written("a3", "a1", "a2")) == {key: {WRITES} for key in (*common, b"a3")}
+    assert run(rolled_back()) == NEWER  # a2 was not written again since
+    assert (
+        f"failed: state of version {VERSION + 1}; this release reads up to version {VERSION}" in capfd.readouterr().err
+    )
 
 
 def test_records_that_were_deleted_before_they_were_read_stop_their_partition(

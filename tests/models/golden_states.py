@@ -21,13 +21,14 @@ import msgspec
 
 from models import codec
 from models.account import Account
-from models.codec import VERSION, decode_everybody
+from models.codec import decode_everybody
 from models.instants import HOUR, format_instant
 from models.ledger import Movement, OpenBill
 from models.monitor import Monitor
 from models.packages import UsageBook
 from models.policy import parse_policies
 from models.records import decode
+from models.state_version import VERSION
 from models.store import AccountStore
 from tests.models.live import LIVE, START, Partition
 

@@ -14,6 +14,7 @@ from models.outputs import Command, DeadLetter, Notice, Source
 from models.policy import BUILT_IN, Policies
 from models.records import decode
 from models.refusal import Refusal
+from models.state_version import VERSION
 from models.store import AccountStore
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ _NOWHERE = Source("bills", 0, 0, None, None, None)
 
 
 class Partition:
-    """One partition of the live system: a monitor over an account store, and what it has published."""
+    """One partition of the live system: a monitor over an account store, and what it has published.
 
-    def __init__(self, policies: Policies = BUILT_IN, terms: Terms = LIVE) -> None:
-        self.monitor = Monitor(Everybody(policies, terms.history), terms, AccountStore())
+    Its journal is written in the newest version of the state, unless told otherwise.
+    """
+
+    def __init__(self, policies: Policies = BUILT_IN, terms: Terms = LIVE, version: int = VERSION) -> None:
+        self.version = version
+        self.monitor = Monitor(Everybody(policies, terms.history), terms, AccountStore(version))
         self.commands: list[Command] = []
         self.notices: list[Notice] = []
         self.dead_letters: list[DeadLetter] = []
@@ -78,7 +83,7 @@ class Partition:
     def restart(self) -> None:
         """Commit, and go on with another monitor that knows the journal only."""
         self.commit()
-        store = AccountStore()
+        store = AccountStore(self.version)
         everybody = Everybody(BUILT_IN, HISTORY)
         for key, value in self.journal.items():
             if key == b"@":
@@ -99,7 +104,7 @@ class Partition:
                 self.journal.pop(key, None)
             else:
                 self.journal[key] = value
-        self.journal[b"@"] = encode_everybody(self.monitor.everybody)
+        self.journal[b"@"] = encode_everybody(self.monitor.everybody, self.version)
 
     def account(self, account_id: str = "a1") -> AccountView:
         """The account as it stands now."""

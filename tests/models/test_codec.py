@@ -14,8 +14,6 @@ from models import store
 from models.account import Account
 from models.codec import (
     INLINE,
-    VERSION,
-    NewerState,
     decode_account,
     decode_everybody,
     encode_account,
@@ -26,6 +24,7 @@ from models.instants import HOUR
 from models.ledger import Fold, Ledger
 from models.packages import UsageBook
 from models.policy import BUILT_IN
+from models.state_version import VERSION, NewerState
 from models.store import AccountStore
 from tests.models.golden_states import (
     STATES,
@@ -455,6 +454,7 @@ def test_every_state_of_this_version_is_kept() -> None:
 def test_another_layout_has_another_version() -> None:
     kept = json.loads(shape_of().read_text(encoding="utf-8"))
     assert json.loads(json.dumps(shape())) == kept, (
-        "the encoding is laid out otherwise than the states of this version that are kept: raise models.codec.VERSION, "
-        "go on reading the old one, and keep the new states (python -m tests.models.golden_states)"
+        "the encoding is laid out otherwise than the states of this version that are kept: raise "
+        "models.state_version.VERSION, go on reading the old one, and keep the new states "
+        "(python -m tests.models.golden_states)"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from models import state_version
 from models.instants import DAY, HOUR, MINUTE, SECOND, parse_instant
 from models.policy import BUILT_IN
 from streams.faults import Unusable
@@ -157,6 +158,19 @@ def test_a_value_is_read(name: str, text: str, value: object) -> None:
     assert getattr(load_settings({name: text}), name) == value
 
 
+def test_the_state_is_written_for_the_release_before_until_it_is_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state_version, "VERSION", 2)
+    assert load_settings().state_version == 1
+    monkeypatch.setenv("ARREARS_STATE_VERSION", "2")
+    settings = load_settings()
+    assert settings.state_version == 2
+    row = next(row for row in describe(settings) if row.name == "state_version")
+    assert row[1:5] == ("ARREARS_STATE_VERSION", "--state-version", "2", "environment")
+    assert refused({"state_version": "3"}) == "--state-version must be 1 to 2, what this release can write; got 3"
+
+
 def test_the_clock_of_tests_is_fixed_or_shifted() -> None:
     local: dict[str, object] = {"brokers": "127.0.0.1:9092"}
     at = "2026-01-31T12:00:00Z"
@@ -198,6 +212,9 @@ def test_which_brokers_are_on_this_machine(brokers: list[str], local: bool) -> N
         ("subscribers", "a,b,a", 'ARREARS_SUBSCRIBERS has a name twice: leave one out; got "a,b,a"'),
         ("subscribers", "a b", 'ARREARS_SUBSCRIBERS must be names with commas between them; got "a b"'),
         ("app_id", "a b", 'ARREARS_APP_ID must be at most 200 letters, .*; got "a b"'),
+        ("state_version", "0", "ARREARS_STATE_VERSION must be 1, what this release can write; got 0"),
+        ("state_version", "2", "ARREARS_STATE_VERSION must be 1, what this release can write; got 2"),
+        ("state_version", "new", 'ARREARS_STATE_VERSION must be a whole number; got "new"'),
         ("instance_id", "a b", 'ARREARS_INSTANCE_ID must be a name without blanks and commas; got "a b"'),
         ("clock", "yesterday", 'ARREARS_CLOCK must be system, an instant like .*; got "yesterday"'),
         ("commit_records", "0", "ARREARS_COMMIT_RECORDS must be more than 0"),

@@ -13,6 +13,7 @@ from models.everybody import Everybody
 from models.instants import DAY, FIRST_INSTANT, MINUTE, parse_instant
 from models.monitor import Live, Monitor, Terms
 from models.policy import BUILT_IN
+from models.state_version import WRITES
 from streams import table as tables
 from streams.metrics import Metrics
 from streams.payments_watch import PaymentsWatch
@@ -61,6 +62,7 @@ def table() -> Table:
         record_clock=lambda: NOW,
         metrics=Metrics(),
         commit_records=10_000,
+        state_version=WRITES,
         partition_of=lambda _: 0,
     )
     context.broker_time.latest.return_value = None
