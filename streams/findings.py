@@ -204,8 +204,9 @@ def of_accounts(held_back: Iterable[Account]) -> Iterator[Finding]:
         more = f" and {len(stopped) - _MOST_NAMED:,} more" if len(stopped) > _MOST_NAMED else ""
         yield Finding(
             Weight.FATAL,
-            f"A payment that cannot be used holds back commands of {named}{more}.",
-            "see arrears dead-letters --account ACCOUNT, have it sent again, then arrears control resume ACCOUNT",
+            f"A payment that cannot be used, or a state that is too large, holds back commands of {named}{more}.",
+            "see arrears dead-letters --account ACCOUNT, have it sent again (too large: see the runbook), "
+            "then arrears control resume ACCOUNT",
         )
     if others:
         yield Finding(

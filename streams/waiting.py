@@ -145,8 +145,8 @@ class _Waiting:
             found = True
             yield Wait(
                 "stop",
-                f"The {action} is called for, and stopped: a payment of this account came that cannot be used. Mend "
-                "it, then `arrears control resume` with its id.",
+                f"The {action} is called for, and stopped: a payment of this account came that cannot be used, or "
+                "its state has grown too large. Mend it, then `arrears control resume` with its id.",
             )
         for stop in self._partition.everybody.stops.values():
             if action in stop.actions:

@@ -68,8 +68,17 @@ def test_the_runbook_has_a_section_for_each_alert_and_for_nothing_else() -> None
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_a_section_says_what_it_means_what_to_look_at_and_what_to_do(name: str) -> None:
-    assert re.findall(r"^\*\*(.+?)\*\*", sections()[name], flags=re.MULTILINE) == ["For customers.", "Look at.", "Do."]
+def test_a_section_says_what_it_means_what_to_look_at_what_to_do_and_when_it_is_over(name: str) -> None:
+    parts = re.findall(r"^\*\*(.+?)\*\*", sections()[name], flags=re.MULTILINE)
+    assert parts == ["For customers.", "Look at.", "Do.", "Over when"]
+
+
+def test_panels_that_the_runbook_names_are_on_a_dashboard() -> None:
+    text = (DEPLOY / "RUNBOOK.md").read_text(encoding="utf-8")
+    titles = {panel.title for page in PAGES for row in page.rows for panel in row.panels}
+    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", text)) - {"Arrears", "Worker", "Fast"}
+    assert len(named) > 5
+    assert named <= titles | {title.removesuffix(", an hour") for title in titles}
 
 
 def test_links_within_the_runbook_lead_somewhere() -> None:
