@@ -12,7 +12,7 @@ WHEEL_LOCK := deploy/requirements-wheel.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow chaos lint validate observe drill format bench bench-live lock lowest clean
+.PHONY: help setup demo test test-slow chaos lint validate observe drill format bench bench-quick lock lowest clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,11 +74,11 @@ format: $(READY) ## put the code into the one format, and mend what can be mende
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## records a second and bytes an account
-	@$(BIN)/python -m tests.bench
+bench: $(READY) ## how fast it is: the domain, beside Kafka Streams and Quix, live: BENCH="--only latency --size latency_s=30"
+	@$(BIN)/python -m tests.bench $(BENCH)
 
-bench-live: $(READY) ## the worker beside Kafka Streams and Quix, on a broker of its own: BENCH="--records 1000000 --repeat 3"
-	@$(BIN)/python -m tests.bench.peers $(BENCH)
+bench-quick: $(READY) ## has a step become slower? Without Kafka, beside what was kept: BENCH=--keep keeps this
+	@$(BIN)/python -m tests.bench --quick $(BENCH)
 
 # No index and no machine is named in a lock: whoever installs from it uses his own.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -1,66 +1,136 @@
-"""`python -m tests.bench [--only NAME] [--quick] [--repeat N] [--json FILE]`."""
+"""`python -m tests.bench [--part PART] [--only NAME] [--size NAME=N] [--quick|--tiny] [--repeat N] [--json FILE]`."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import asyncio
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from tests.bench.measures import MEASURES
-from tests.bench.measuring import FULL, QUICK, Bench, without_collector
-from tests.bench.report import Report
-from tests.bench.yardstick import json_and_dict_s, step_s
+from streams.faults import Unusable
+from tests import bench
+from tests.bench import domain, kept, quick, tables
+from tests.bench.measures import MEASURES, QUICK
+from tests.bench.peers.report import Report
+from tests.bench.peers.running import WHO, Plan
+from tests.bench.peers.running import measure as measure_peers
+from tests.bench.peers.watching import Failed
+from tests.bench.scenes.running import SCENES
+from tests.bench.scenes.running import measure as measure_scenes
+from tests.bench.sizes import FULL, NAMES, TINY, resized
+from tests.bench.sizes import QUICK as QUICK_SIZES
+from tests.bench.telling import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.bench.sizes import Sizes
+
+#: The parts of a run, and what each is made of.
+PARTS: Final[dict[str, Sequence[str]]] = {"domain": tuple(MEASURES), "peers": WHO, "live": tuple(SCENES)}
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.bench", description=" ".join(_first_paragraphs()), allow_abbrev=False
-    )
-    parser.add_argument("--only", action="append", choices=MEASURES, help="measure this; may be given several times")
-    parser.add_argument("--quick", action="store_true", help="a twentieth of everything, to see that it runs")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often each is repeated (3)")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=bench.__doc__, allow_abbrev=False)
+    parser.add_argument("--part", action="append", choices=PARTS, help="this part alone; may be given several times")
+    everything = [name for names in PARTS.values() for name in names]
+    parser.add_argument("--only", action="append", choices=everything, help="this alone; may be given several times")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="a few steps of the domain, beside those that are kept")
+    how.add_argument("--tiny", action="store_true", help="next to nothing of everything, to see that it runs")
+    sizes = f"how much of it there is: {', '.join(NAMES)}"
+    parser.add_argument("--size", action="append", default=[], metavar="NAME=N", help=sizes)
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often the domain is measured (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--keep", action="store_true", help="with --quick: keep its figures, to hold others against")
     options = parser.parse_args()
     if options.repeat < 1:
         parser.error("--repeat has to be 1 or more")
     if options.json is not None and not options.json.absolute().parent.is_dir():
         parser.error(f"--json: there is no folder for {options.json}")
+    if options.quick and (options.part or options.only):
+        parser.error("--quick is a choice of its own: leave out --part and --only")
+    if options.keep and not options.quick:
+        parser.error("--keep is for --quick: a whole run is kept anyway, any other with --json FILE")
+    try:
+        options.sizes = resized(QUICK_SIZES if options.quick else TINY if options.tiny else FULL, options.size)
+    except ValueError as error:
+        parser.error(f"--size: {error}")
     return options
 
 
-def _first_paragraphs() -> list[str]:
-    from tests import bench  # noqa: PLC0415  # for its words only
+def _wanted(options: argparse.Namespace) -> dict[str, list[str]]:
+    """By part what is to be measured."""
+    if options.quick:
+        return {"domain": list(QUICK)}
+    if options.part is None and options.only is None:
+        return {part: list(names) for part, names in PARTS.items()}
+    chosen = set(options.only or ()).union(*(PARTS[part] for part in options.part or ()))
+    found = {part: [name for name in names if name in chosen] for part, names in PARTS.items()}
+    return {part: names for part, names in found.items() if names}
 
-    return (bench.__doc__ or "").split("\n\n")[:2]
 
-
-def main() -> None:
-    """Measure, and tell."""
+def main() -> int:
+    """Measure, and tell; 1 if something did not get to its end."""
     options = _options()
-    with tempfile.TemporaryDirectory(prefix="arrears-bench-") as folder:
-        bench = Bench(Path(folder), QUICK if options.quick else FULL, options.repeat)
-        report = Report(bench)
-        _tell("making the inputs")
-        files = bench.even[:2]
-        for name in options.only or MEASURES:
-            _tell(f"measuring {name}")
-            with without_collector():  # in the same run as everything that is held against them
-                report.steps.append(step_s())
-                report.peers.append(json_and_dict_s(files))
-            report.add(name, list(MEASURES[name](bench)))
-        with without_collector():
-            report.steps.append(step_s())
-            report.peers.append(json_and_dict_s(files))
-    report.show()
-    if options.json is not None:
-        options.json.write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    wanted, sizes = _wanted(options), options.sizes
+    run = kept.origin() | {"sizes": vars(sizes)}
+    is_whole = sizes == FULL and wanted == {part: list(names) for part, names in PARTS.items()}
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="arrears-bench-") as name:
+        for part, names in wanted.items():
+            folder = Path(name) / part
+            folder.mkdir()
+            failed += _measure(part, names, run, folder, sizes, options.repeat)
+            if options.json is not None:
+                kept.write(run, options.json)  # what there is, whatever becomes of the next
+    _show(run)
+    if options.quick:
+        before = kept.read(kept.QUICK) if kept.QUICK.exists() else None
+        tables.show([quick.beside(run, before)])
+        if options.keep:
+            kept.write(run, kept.QUICK)
+    if is_whole and not failed:
+        path = kept.place(run)
+        kept.write(run, path)
+        tell(f"kept as {path.name}; python -m tests.bench.readme writes the README's tables from it")
+    if failed:
+        tell(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
-def _tell(what: str) -> None:
-    print(f"bench: {what}", file=sys.stderr)  # noqa: T201
+def _measure(part: str, names: Sequence[str], run: kept.Run, folder: Path, sizes: Sizes, repeat: int) -> list[str]:
+    """One part into the run; what of it failed."""
+    if part == "domain":
+        report = domain.measure(names, folder, sizes, repeat)
+        report.show()
+        run[part] = report.as_json()
+        return []
+    if part == "live":
+        figures, failed = measure_scenes(names, folder, sizes)
+        run[part] = [figure._asdict() for figure in figures]
+        return failed
+    found = Report(sizes.peer_records, sizes.peer_accounts, defaultdict(list))
+    try:
+        asyncio.run(measure_peers(Plan(found.records, found.accounts, sizes.peer_turns, names), folder, found))
+    except (Failed, Unusable) as error:
+        tell(f"{part} failed: {error}")
+        return [part]
+    finally:
+        run[part] = found.as_json()
+    return []
+
+
+def _show(run: kept.Run) -> None:
+    """The tables of the parts that there are."""
+    found = [tables.peers_table(run["peers"])] if "peers" in run else []
+    found += [tables.live_table(run["live"])] if "live" in run else []
+    if found:
+        tables.show([*found, tables.aims_table(run)])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

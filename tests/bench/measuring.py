@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -15,25 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much of everything."""
-
-    records: int
-    accounts: int
-    #: Accounts of one partition, in a store.
-    stored: int
-    #: Accounts of a far smaller one.
-    few: int
-    #: Records of usage of one account.
-    usage: int
-    #: Open bills of one account.
-    bills: int
-
-
-FULL = Sizes(1_000_000, 100_000, 1_000_000, 10_000, 1_000_000, 20_000)
-QUICK = Sizes(50_000, 5_000, 50_000, 5_000, 50_000, 2_000)
+    from tests.bench.sizes import Sizes
 
 
 class Sample(NamedTuple):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.tables import number
+
 if TYPE_CHECKING:
     from tests.bench.measuring import Bench, Sample
 
@@ -75,8 +77,8 @@ class Report:
         for figure in self.figures:
             of_record = figure.samples[0].of_record
             ratios = figure.times(self.step), figure.times(self.peer) if of_record else None
-            told = ["" if ratio is None else _number(ratio) for ratio in ratios]
-            found.append((figure.measure, figure.name, _number(figure.value), figure.unit, told[0], told[1]))
+            told = ["" if ratio is None else number(ratio) for ratio in ratios]
+            found.append((figure.measure, figure.name, number(figure.value), figure.unit, told[0], told[1]))
         return found
 
     def heads(self) -> list[str]:
@@ -117,11 +119,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """All of it."""
         return {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "cpus": os.cpu_count(),
             "repeat": self.bench.repeat,
-            "sizes": vars(self.bench.sizes),
             "yardstick_step_s": self.steps,
             "json_and_dict_record_s": self.peers,
             "figures": [
@@ -137,9 +135,3 @@ class Report:
                 for figure in self.figures
             ],
         }
-
-
-def _number(value: float) -> str:
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"

@@ -12,11 +12,10 @@ import asyncio
 import itertools
 import json
 import random
-import statistics
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,8 +30,12 @@ from streams.local_kafka import free_port
 from streams.partitioner import partition_by
 from streams.reading import Reader
 from streams.topics import create
+from tests.bench.scenes.figures import percentiles_ms
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from typing import Self
+
     from streams.fetched import Partition
 
 PARTITIONS: Final = 8
@@ -61,6 +64,13 @@ class Load:
         self._run = f"{time.time_ns():x}"
         self.producer = AIOKafkaProducer(bootstrap_servers=address, enable_idempotence=True, max_batch_size=256 * 1024)
         self.sent = self.changes = 0
+
+    async def __aenter__(self) -> Self:
+        await self.producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.producer.stop()
 
     async def send(self, count: int) -> None:
         """So many records, dated now."""
@@ -106,13 +116,14 @@ class Load:
 class Commands:
     """Reads what is committed, and notes how old each command's cause is."""
 
-    def __init__(self, kafka: dict[str, Any]) -> None:
+    def __init__(self, kafka: Mapping[str, Any], partitions: int = PARTITIONS) -> None:
         self._kafka = kafka
+        self._partitions = partitions
         self.ages_s: list[float] = []
         self.count = 0
 
     async def watch(self) -> None:
-        positions: dict[Partition, int] = {("arrears.commands", number): 0 for number in range(PARTITIONS)}
+        positions: dict[Partition, int] = {("arrears.commands", number): 0 for number in range(self._partitions)}
         async with Reader(self._kafka) as reader:
             while True:
                 for partition, (records, reached) in (await reader.fetch(positions)).items():
@@ -129,11 +140,16 @@ class Commands:
         return ages
 
 
-def _percentiles(ages_s: list[float]) -> tuple[float, float]:
-    if len(ages_s) < 2:
-        return (0.0, 0.0)
-    cuts = statistics.quantiles(ages_s, n=100)
-    return cuts[49] * 1000, cuts[98] * 1000
+@asynccontextmanager
+async def watching(commands: Commands) -> AsyncIterator[None]:
+    """Meanwhile they are read."""
+    reading = asyncio.ensure_future(commands.watch())
+    try:
+        yield
+    finally:
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
 
 
 def _workers(folder: Path) -> list[psutil.Process]:
@@ -158,16 +174,14 @@ async def _soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         while (await crew.seen()).ready < WORKERS:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
         load, commands = Load(address, options.accounts, options.seed), Commands(kafka)
-        await load.producer.start()
-        watching = asyncio.ensure_future(commands.watch())
-        try:
+        async with load, watching(commands):
             began = time.monotonic()
             processes, every = _workers(folder), []
             for minute in range(1, options.minutes + 1):
-                await _play(load, options.rate, began, began + 60 * minute)
+                await play(load, options.rate, began, began + 60 * minute)
                 ages, seen = commands.take(), await crew.seen()
                 every += ages
-                p50, p99 = _percentiles(ages)
+                p50, p99 = percentiles_ms(ages)
                 line = {
                     "minute": minute,
                     "sent": load.sent,
@@ -182,17 +196,13 @@ async def _soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 _say(json.dumps(line))
             await asyncio.sleep(5)
             every += commands.take()
-        finally:
-            await load.producer.stop()
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
-    p50, p99 = _percentiles(every)
+    p50, p99 = percentiles_ms(every)
     told = {"sent": load.sent, "changes": load.changes, "commands": commands.count}
     return told | {"p50_ms": round(p50), "p99_ms": round(p99), "minutes": minutes}
 
 
-async def _play(load: Load, rate: int, began: float, until: float) -> None:
+async def play(load: Load, rate: int, began: float, until: float) -> None:
+    """Send at an even rate, since `began` (of the monotonic clock)."""
     while (now := time.monotonic()) < until:
         due = int((now - began) * rate) - load.sent
         if due > 0:

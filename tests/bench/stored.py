@@ -38,6 +38,8 @@ _SPREAD: Final = 12 * HOUR
 _FIRST_MARK: Final = 20 * HOUR
 _DUE: Final = 10
 _ROUNDS: Final = 50
+#: Movements of an account: a bill, its payment, and so on.
+_MOVEMENTS: Final = 20
 
 
 def measure_stored(bench: Bench) -> Iterator[list[Sample]]:
@@ -47,7 +49,7 @@ def measure_stored(bench: Bench) -> Iterator[list[Sample]]:
 
 def measure_bare_stored(bench: Bench) -> Iterator[list[Sample]]:
     """The same with accounts of which nothing is known but one unpaid bill."""
-    yield from _in_child(bench.sizes.stored, bench.repeat, bare=True)
+    yield from _in_child(bench.sizes.stored, bench.repeat, "bare")
 
 
 def measure_few_stored(bench: Bench) -> Iterator[list[Sample]]:
@@ -55,8 +57,13 @@ def measure_few_stored(bench: Bench) -> Iterator[list[Sample]]:
     yield from _in_child(bench.sizes.few, bench.repeat)
 
 
-def _in_child(accounts: int, repeat: int, *, bare: bool = False) -> list[list[Sample]]:
-    command = [sys.executable, "-m", "tests.bench.stored", str(accounts), str(repeat), *(["bare"] if bare else [])]
+def measure_moved_stored(bench: Bench) -> Iterator[list[Sample]]:
+    """What an account takes that has 20 movements."""
+    yield from _in_child(bench.sizes.moved, bench.repeat, "moved")
+
+
+def _in_child(accounts: int, repeat: int, how: str = "") -> list[list[Sample]]:
+    command = [sys.executable, "-m", "tests.bench.stored", str(accounts), str(repeat), *([how] if how else [])]
     told = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, check=True).stdout
     return msgspec.convert(json.loads(told), list[list[Sample]])
 
@@ -148,6 +155,32 @@ def run(accounts: int, repeat: int, *, bare: bool) -> Iterator[list[Sample]]:
         yield found
 
 
+def _moved(accounts: int) -> list[Sample]:
+    """20 movements an account, each in a commit of its own."""
+    partition = LivePartition()
+    gc.collect()
+    before = _resident_bytes()
+    for turn in range(_MOVEMENTS):
+        at = START + turn * HOUR
+        for first in range(0, accounts, BATCH):
+            partition.take([_movement(n, turn, at) for n in range(first, min(first + BATCH, accounts))])
+    partition.forget_times()
+    gc.collect()
+    taken = (_resident_bytes() - before) / accounts
+    of = f"of {accounts:,} with {_MOVEMENTS} movements each"
+    store = partition.store
+    rows = sum(len(row) for of_account in store._rows.values() for row in of_account.values())
+    written = (sum(map(len, store._heads.values())) + rows) / accounts
+    return [size(f"memory of an account, {of}", taken, "bytes"), size(f"encoded account, {of}", written, "bytes")]
+
+
+def _movement(number: int, turn: int, at: Instant) -> Record:
+    account, name = _name(number), f"{number:09d}-{turn}"
+    if turn % 2:
+        return Payment(f"p-{name}", account, f"pay-{name}", "topup", 10_000, "CNY", at)
+    return Bill(f"b-{name}", account, f"bill-{name}", "issued", 10_000, "CNY", at)
+
+
 def _top_up(number: int, at: Instant, name: str) -> Payment:
     return Payment(f"p-{name}", _name(number), f"pay-{name}", "topup", 10_000, "CNY", at)
 
@@ -193,4 +226,8 @@ def _take_over(partition: LivePartition, of: str) -> list[Sample]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(list(run(int(sys.argv[1]), int(sys.argv[2]), bare="bare" in sys.argv))))  # noqa: T201
+    if "moved" in sys.argv:
+        found = [_moved(int(sys.argv[1]))]
+    else:
+        found = list(run(int(sys.argv[1]), int(sys.argv[2]), bare="bare" in sys.argv))
+    print(json.dumps(found))  # noqa: T201

@@ -9,18 +9,17 @@ import pytest
 
 from tests.bench.inputs import write_files
 from tests.bench.measures import MEASURES
-from tests.bench.measuring import Bench, Sizes
+from tests.bench.measuring import Bench
 from tests.bench.report import Report
+from tests.bench.sizes import FULL, TINY, resized
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SMALL = Sizes(records=2_000, accounts=200, stored=2_000, few=1_000, usage=5_000, bills=1_000)
-
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_measure_tells_its_figures(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = Report(Bench(tmp_path, SMALL, repeat=1), steps=[1e-7], peers=[1e-6])
+    report = Report(Bench(tmp_path, TINY, repeat=1), steps=[1e-7], peers=[1e-6])
     report.add(name, list(MEASURES[name](report.bench)))
     names = [figure.name for figure in report.figures]
     assert names
@@ -41,3 +40,17 @@ def test_the_inputs_are_the_same_for_the_same_numbers(tmp_path: Path) -> None:
     assert len(lines) == 500
     of_the_first = sum(json.loads(line)["account_id"] == "acc-0000000" for line in lines)
     assert 200 < of_the_first < 300
+
+
+def test_sizes_are_set_by_name() -> None:
+    sizes = resized(FULL, ["waiting=10", "idle_s=2"])
+    assert (sizes.waiting, sizes.idle_s, sizes.records) == (10, 2, FULL.records)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("wait=10", "there is no size 'wait'"), ("waiting=0", "1 or more"), ("waiting", "waiting=NUMBER")],
+)
+def test_a_size_that_cannot_be_is_refused(setting: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        resized(FULL, [setting])

@@ -19,7 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
 from streams.faults import Unusable
 from streams.local_kafka.java import find_java
 from tests.bench.peers.ours import Recovery
-from tests.bench.peers.topics import committed_by_group, count, make
+from tests.bench.peers.topics import committed_by_group, make, told
 from tests.bench.peers.watching import Failed, Run, watch
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from streams.fetched import Partition
 
 QUIX: Final = "quixstreams==3.28.1"
+#: How the name of every run of it begins.
+KAFKA_STREAMS: Final = "Kafka Streams"
 _HERE: Final = Path(__file__).parent
 _SOURCES: Final = _HERE / "kafka_streams"
 _HEAP: Final = "-Xmx1g"
@@ -67,8 +69,8 @@ def kafka_streams(cache: Path) -> list[Peer]:
     classes = f"{target / 'peer.jar'}:{target / 'lib'}/*"
     command = (java, _HEAP, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", classes, "arrears.bench.Balances")
     return [
-        Peer("Kafka Streams, commit 0.1 s", command, ("100",)),
-        Peer("Kafka Streams, commit 5 s", command, ("5000",)),
+        Peer(f"{KAFKA_STREAMS}, commit 0.1 s", command, ("100",)),
+        Peer(f"{KAFKA_STREAMS}, commit 5 s", command, ("5000",)),
     ]
 
 
@@ -129,7 +131,7 @@ async def run(kafka: Mapping[str, str], folder: Path, peer: Peer, group: str, en
         await make(admin, output)
         process = _start(kafka, folder, peer, group, sum(ends.values()))
         try:
-            run = await watch(
+            watched = await watch(
                 peer.name,
                 [psutil.Process(process.pid)],
                 lambda: _said(log, "first"),
@@ -145,7 +147,7 @@ async def run(kafka: Mapping[str, str], folder: Path, peer: Peer, group: str, en
             process.wait()
     finally:
         await admin.close()
-    return run._replace(outputs=await count(kafka, [output]))
+    return watched.run(await told(kafka, [output]))
 
 
 async def recover(kafka: Mapping[str, str], folder: Path, peer: Peer, group: str) -> Recovery:

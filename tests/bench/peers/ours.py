@@ -1,4 +1,4 @@
-"""`arrears worker` with the full rule: one process, or several."""
+"""`arrears worker`: one process, or several; with the full rule, or with what the peers' job has of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 
 from streams.topic_design import AppTopics
 from streams.topics import create
-from tests.bench.peers.topics import PARTITIONS, committed_by_app, count
+from tests.bench.peers.topics import committed_by_app, reach, told
 from tests.bench.peers.watching import Failed, Run, watch
 from tests.live.workers import WorkerProcess
 
@@ -32,7 +32,19 @@ OPTIONS: Final = (
 )
 _LOOK_EVERY_S: Final = 0.02
 _READY_WITHIN_S: Final = 600.0
-_APPLIED: Final = re.compile(r'^arrears_records_total\{.*topic="(?:bills|payments)".*\} (\S+)$', re.MULTILINE)
+
+#: What the peers' job has of the rule: it is told when an account enters and leaves arrears; nothing is suspended,
+#: nothing warned of, no fee grows. `delete_after` is as long as accounts remember by default.
+SAME_OUTPUTS: Final = """policies:
+  - name: same-outputs
+    version: "1"
+    effective_from: 2018-03-16T00:00:00Z
+    suspend_after: PT1000H
+    delete_after: PT1080H
+    late_fee_per_day: "0"
+    notices: {suspension_ahead: [], deletion_ahead: []}
+"""
+_APPLIED: Final = re.compile(r'^arrears_records_total\{.*topic="(?:bills|payments|usage)".*\} (\S+)$', re.MULTILINE)
 
 
 class Recovery(NamedTuple):
@@ -50,12 +62,19 @@ async def run(
     app_id: str,
     processes: int,
     ends: Mapping[Partition, int],
+    *,
+    policy: str | None = None,
     profile: Path | None = None,
 ) -> Run:
-    """Let so many workers work the inputs off; `profile`: where py-spy writes what the first was at. Raises Failed."""
+    """Let so many workers work the inputs off. Raises Failed.
+
+    `policy`: YAML, else the built-in one; `profile`: where py-spy writes what the first worker was at.
+    """
     name = f"ours, {processes} process{'es' * (processes > 1)}"
-    await create(kafka, partitions=PARTITIONS, app_id=app_id)
-    workers = [_start(kafka, folder, app_id, f"{app_id}-{number}") for number in range(processes)]
+    topics, partitions = AppTopics.of(app_id), 1 + max(number for _, number in ends)
+    outputs = (topics.commands, topics.notices, topics.accounts, topics.dead_letters)
+    await create(kafka, partitions=partitions, app_id=app_id)
+    workers = [_start(kafka, folder, app_id, f"{app_id}-{number}", policy) for number in range(processes)]
     spy: subprocess.Popen[bytes] | None = None
     begun: float | None = None
     looked = time.time()
@@ -72,12 +91,13 @@ async def run(
         return begun
 
     try:
-        run = await watch(
+        watched = await watch(
             name,
             [psutil.Process(worker.process.pid) for worker in workers],
             first,
-            lambda: committed_by_app(kafka, app_id),
+            lambda: committed_by_app(kafka, app_id, ends),
             ends,
+            lambda: reach(kafka, outputs, partitions),
         )
     finally:
         if spy is not None:
@@ -87,11 +107,11 @@ async def run(
             if worker.runs:
                 worker.stop(within_s=60)
             worker.kill()
-    topics = AppTopics.of(app_id)
-    outputs = await count(kafka, (topics.commands, topics.notices, topics.accounts, topics.dead_letters))
-    if outputs[topics.dead_letters]:
-        raise Failed(f"{name} has refused {outputs[topics.dead_letters]} records: see {topics.dead_letters}")
-    return run._replace(outputs={topic.removeprefix(f"{app_id}."): number for topic, number in outputs.items()})
+    found = await told(kafka, outputs, partitions, until=watched.quiet_at)
+    if refused := found.counts[topics.dead_letters]:
+        raise Failed(f"{name} has refused {refused} records: see {topics.dead_letters}")
+    run = watched.run(found)
+    return run._replace(outputs={topic.removeprefix(f"{app_id}."): number for topic, number in found.counts.items()})
 
 
 async def recover(kafka: Mapping[str, str], folder: Path, app_id: str) -> Recovery:
@@ -111,8 +131,8 @@ async def recover(kafka: Mapping[str, str], folder: Path, app_id: str) -> Recove
         worker.kill()
 
 
-def _start(kafka: Mapping[str, str], folder: Path, app_id: str, name: str) -> WorkerProcess:
-    return WorkerProcess(kafka["bootstrap_servers"], folder, "--app-id", app_id, *OPTIONS, name=name, policy=None)
+def _start(kafka: Mapping[str, str], folder: Path, app_id: str, name: str, policy: str | None = None) -> WorkerProcess:
+    return WorkerProcess(kafka["bootstrap_servers"], folder, "--app-id", app_id, *OPTIONS, name=name, policy=policy)
 
 
 def _applied(worker: WorkerProcess) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
     from aiokafka.admin import AIOKafkaAdminClient
 
+    from models.records import Topic
     from streams.fetched import Partition
+
+#: A topic, and a record for it.
+Value: TypeAlias = "tuple[Topic, dict[str, str]]"
 
 PARTITIONS: Final = 4
 READ: Final = ("bills", "payments")
@@ -34,16 +38,35 @@ SPAN: Final = 3 * DAY
 _BATCH_BYTES: Final = 256 * 1024
 
 
+class Told(NamedTuple):
+    """What somebody has published."""
+
+    #: Committed records, by topic.
+    counts: dict[str, int]
+    #: When the last of them was appended, in seconds since 1970, by the broker's clock; 0 if there is none.
+    last_at: float
+
+
 async def load(kafka: Mapping[str, Any], records: int, accounts: int) -> None:
     """Make the inputs' topics, and fill bills and payments."""
-    await create(kafka, partitions=PARTITIONS, app_id="bench")
-    partition_of, encode = partition_by("murmur2", PARTITIONS), msgspec.json.Encoder().encode
+    start = time.time_ns() // 1000 - MINUTE - SPAN
+    await fill(kafka, values(records, accounts, start=start, span=SPAN))
+
+
+async def fill(kafka: Mapping[str, Any], records: Iterable[Value], number_of_partitions: int = PARTITIONS) -> None:
+    """Make the inputs' topics, and put these records into them."""
+    await create(kafka, partitions=number_of_partitions, app_id="bench")
+    await send(kafka, records, number_of_partitions)
+
+
+async def send(kafka: Mapping[str, Any], records: Iterable[Value], number_of_partitions: int) -> None:
+    """Put records into topics that are there, in large batches."""
+    partition_of, encode = partition_by("murmur2", number_of_partitions), msgspec.json.Encoder().encode
     producer = AIOKafkaProducer(max_batch_size=_BATCH_BYTES, **kafka)
     await producer.start()
     batches: dict[Partition, Any] = {}
     try:
-        start = time.time_ns() // 1000 - MINUTE - SPAN
-        for topic, value in values(records, accounts, start=start, span=SPAN):
+        for topic, value in records:
             key, encoded = value["account_id"].encode(), encode(value)
             place: Partition = (topic, partition_of(key))
             batch = batches.get(place)
@@ -61,30 +84,33 @@ async def load(kafka: Mapping[str, Any], records: int, accounts: int) -> None:
 
 async def make(admin: AIOKafkaAdminClient, name: str) -> None:
     """A topic for what a peer tells."""
-    await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
+    settings = {"message.timestamp.type": "LogAppendTime"}  # as ours have it
+    await admin.create_topics([NewTopic(name, PARTITIONS, 1, topic_configs=settings)])
 
 
-def partitions(topics: Iterable[str]) -> list[Partition]:
-    """All of some topics."""
-    return [(topic, number) for topic in topics for number in range(PARTITIONS)]
-
-
-async def ends(kafka: Mapping[str, Any]) -> dict[Partition, int]:
-    """How far bills and payments reach."""
+async def ends(
+    kafka: Mapping[str, Any], topics: Iterable[str] = READ, number_of_partitions: int = PARTITIONS
+) -> dict[Partition, int]:
+    """How far some inputs reach."""
     async with Watermarks(kafka) as watermarks:
-        found = await watermarks.ends(partitions(READ))
+        found = await watermarks.ends(_partitions(topics, number_of_partitions))
     return {partition: end.high for partition, end in found.items()}
 
 
-async def committed_by_app(kafka: Mapping[str, Any], app_id: str) -> dict[Partition, int]:
-    """How far ours has come: the positions in the checkpoints of its state."""
-    state = AppTopics.of(app_id).state
-    found = await asyncio.gather(*(newest(kafka, (state, number), CHECKPOINT) for number in range(PARTITIONS)))
+def _partitions(topics: Iterable[str], number_of_partitions: int) -> list[Partition]:
+    return [(topic, number) for topic in topics for number in range(number_of_partitions)]
+
+
+async def committed_by_app(kafka: Mapping[str, Any], app_id: str, wanted: Iterable[Partition]) -> dict[Partition, int]:
+    """How far ours has come in these: the positions in the checkpoints of its state."""
+    state, asked = AppTopics.of(app_id).state, set(wanted)
+    numbers = sorted({number for _, number in asked})
+    found = await asyncio.gather(*(newest(kafka, (state, number), CHECKPOINT) for number in numbers))
     return {
         (topic, number): offset
-        for number, value in enumerate(found)
+        for number, value in zip(numbers, found, strict=True)
         for topic, offset in decode_positions(value).items()
-        if topic in READ
+        if (topic, number) in asked
     }
 
 
@@ -94,13 +120,27 @@ async def committed_by_group(admin: AIOKafkaAdminClient, group: str) -> dict[Par
     return {(place.topic, place.partition): offset.offset for place, offset in found.items() if place.topic in READ}
 
 
-async def count(kafka: Mapping[str, Any], topics: Iterable[str]) -> dict[str, int]:
-    """The committed records of each topic."""
-    counted: dict[str, int] = dict.fromkeys(topics, 0)
+async def reach(kafka: Mapping[str, Any], topics: Iterable[str], number_of_partitions: int = PARTITIONS) -> int:
+    """How much has been written to some topics: records, and markers of transactions."""
+    return sum((await ends(kafka, topics, number_of_partitions)).values())
+
+
+async def told(
+    kafka: Mapping[str, Any],
+    topics: Iterable[str],
+    number_of_partitions: int = PARTITIONS,
+    *,
+    until: float = float("inf"),
+) -> Told:
+    """The committed records of each topic, and the instant of the last one appended up to `until`."""
+    counts: dict[str, int] = dict.fromkeys(topics, 0)
+    last_at = 0.0
     async with Watermarks(kafka, timeout_s=30) as reader:
-        reach = await reader.ends(partitions(counted))
-        for (topic, number), end in reach.items():
+        found = await reader.ends(_partitions(counts, number_of_partitions))
+        for (topic, number), end in found.items():
             async with aclosing(read_partition(reader, (topic, number), 0, end.stable)) as chunks:
                 async for records in chunks:
-                    counted[topic] += sum(1 for _ in records)
-    return counted
+                    instants = [record.timestamp / 1000 for record in records]
+                    counts[topic] += len(instants)
+                    last_at = max((at for at in (last_at, *instants) if at <= until), default=last_at)
+    return Told(counts, last_at)

@@ -1,4 +1,9 @@
-"""One run of somebody: from its first record to everything committed, seen from outside."""
+"""One run of somebody: from its first record to everything committed and told, seen from outside.
+
+It has two ends. All *positions* are committed as soon as every record is in somebody's state. All is *told* with the
+last record that it has published: ours tells nothing before it is fenced, and so has more to do then. The second is
+what speeds are counted to; where somebody tells as he goes, the two are one.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from streams.fetched import Partition
+    from tests.bench.peers.topics import Told
 
 #: How often is looked; what is measured is late by so much at most.
 LOOK_EVERY_S: Final = 0.1
+#: All is told when for so long next to nothing has come: marks go on falling, a few a second.
+_QUIET_S: Final = 3.0
+_NEXT_TO_NOTHING: Final = 0.001
 _WITHIN_S: Final = 900.0
 
 
@@ -29,9 +38,11 @@ class Run(NamedTuple):
 
     name: str
     records: int
-    #: From the first record processed until all were committed.
+    #: From the first record processed until all was committed, and all that follows from it told.
     seconds: float
-    #: Of all its processes, in that time.
+    #: Until the positions alone were committed.
+    positions_s: float
+    #: Of all its processes, in `seconds`.
     cpu_s: float
     #: The most that all of them had in memory together.
     rss_mb: float
@@ -40,8 +51,13 @@ class Run(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Records a second."""
+        """Records a second, to the last committed record."""
         return self.records / self.seconds
+
+    @property
+    def positions_rate(self) -> float:
+        """Records a second, to the last committed position."""
+        return self.records / self.positions_s
 
 
 @dataclass
@@ -59,10 +75,30 @@ class Watch:
             self.cpu.append((time.time(), seconds))
             self.rss_bytes = max(self.rss_bytes, sum(process.memory_info().rss for process in self.processes))
 
-    def cpu_since(self, begin: float) -> float:
-        """Processor seconds from an instant until now."""
+    def cpu_between(self, begin: float, end: float) -> float:
+        """Processor seconds from an instant (the look before it) to another (the look after it)."""
         before = max((used for at, used in self.cpu if at <= begin), default=self.cpu[0][1])
-        return self.cpu[-1][1] - before
+        after = min((used for at, used in self.cpu if at >= end), default=self.cpu[-1][1])
+        return after - before
+
+
+class Watched(NamedTuple):
+    """What was seen until all positions were committed, and (of one that goes on) until it was quiet."""
+
+    name: str
+    watch: Watch
+    records: int
+    #: Seconds since 1970: the first record processed, all positions committed, the last moment before it was quiet.
+    begin: float
+    positions_at: float
+    quiet_at: float
+
+    def run(self, told: Told) -> Run:
+        """With what was told meanwhile."""
+        end = max(self.positions_at, told.last_at)
+        seconds, positions_s = end - self.begin, self.positions_at - self.begin
+        cpu_s, rss_mb = self.watch.cpu_between(self.begin, end), self.watch.rss_bytes / 2**20
+        return Run(self.name, self.records, seconds, positions_s, cpu_s, rss_mb, told.counts)
 
 
 async def watch(
@@ -71,8 +107,12 @@ async def watch(
     first: Callable[[], float | None],
     committed: Callable[[], Awaitable[Mapping[Partition, int]]],
     ends: Mapping[Partition, int],
-) -> Run:
-    """Wait until all is committed. `first` tells when the first record was processed, once it was. Raises Failed."""
+    reach: Callable[[], Awaitable[int]] | None = None,
+) -> Watched:
+    """Wait until all is committed, and told. `first` tells when the first record was processed, once it was.
+
+    `reach`: how much somebody has written who goes on running; one who ends has told all. Raises Failed.
+    """
     watched = Watch(processes)
     deadline = time.monotonic() + _WITHIN_S
     begin: float | None = None
@@ -92,6 +132,24 @@ async def watch(
                 raise Failed(f"{name} has ended before everything was committed")
             break
         await asyncio.sleep(LOOK_EVERY_S)
-    now = time.time()
+    positions_at = quiet_at = time.time()
     watched.look()
-    return Run(name, sum(ends.values()), now - begin, watched.cpu_since(begin), watched.rss_bytes / 2**20, {})
+    if reach is not None:
+        quiet_at = await _quiet(reach, watched, deadline)
+        if quiet_at == 0:
+            raise Failed(f"{name} still tells a lot after {_WITHIN_S:g} s")
+    return Watched(name, watched, sum(ends.values()), begin, positions_at, quiet_at)
+
+
+async def _quiet(reach: Callable[[], Awaitable[int]], watched: Watch, deadline: float) -> float:
+    """Since when next to nothing has been written; 0 if that is not so by the deadline."""
+    since, written = time.time(), await reach()
+    while time.time() - since < _QUIET_S:
+        if time.monotonic() > deadline:
+            return 0
+        await asyncio.sleep(LOOK_EVERY_S)
+        watched.look()
+        now = await reach()
+        if now - written > now * _NEXT_TO_NOTHING:
+            since, written = time.time(), now
+    return since

@@ -1,0 +1,134 @@
+"""What scenes have in common: a broker, its topics, a worker, and those who watch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from models.instants import DAY, SECOND, format_instant
+from streams.local_kafka import LocalKafka, free_port
+from streams.topic_design import AppTopics
+from streams.topics import create
+from tests.bench.peers import topics
+from tests.bench.peers.ours import OPTIONS
+from tests.bench.peers.watching import Failed
+from tests.live.workers import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from models.instants import Duration, Instant
+    from tests.bench.peers.topics import Value
+
+APP: Final = "arrears"
+#: Suspended a day after arrears began, and told of nothing before.
+A_DAY: Final = """policies:
+  - name: a-day
+    version: "1"
+    effective_from: 2018-03-16T00:00:00Z
+    suspend_after: PT24H
+    delete_after: PT360H
+    notices: {suspension_ahead: [], deletion_ahead: [PT24H]}
+"""
+_LOOK_EVERY_S: Final = 0.2
+_READY_WITHIN_S: Final = 120.0
+_WITHIN_S: Final = 900.0
+
+
+class Stage:
+    """A broker, with the topics of one monitor."""
+
+    def __init__(self, kafka: Mapping[str, Any], folder: Path, partitions: int) -> None:
+        self.kafka = kafka
+        self.folder = folder
+        self.partitions = partitions
+
+    async def send(self, records: Iterable[Value]) -> None:
+        """Put records into the inputs."""
+        await topics.send(self.kafka, records, self.partitions)
+
+    @asynccontextmanager
+    async def worker(self, *options: str, policy: str | None = A_DAY) -> AsyncIterator[WorkerProcess]:
+        """One worker, ready to work; stopped in the end. Raises Failed."""
+        worker = WorkerProcess(
+            self.kafka["bootstrap_servers"], self.folder, "--app-id", APP, *OPTIONS, *options, policy=policy
+        )
+        try:
+            await until(lambda: worker.is_ready or not worker.runs, "the worker is not ready", _READY_WITHIN_S)
+            if not worker.runs:
+                raise Failed(f"the worker has ended: {worker.said[-2000:]}")
+            yield worker
+        finally:
+            if worker.runs:
+                worker.stop(within_s=60)
+            worker.kill()
+
+    async def worked_off(self, *names: str) -> None:
+        """Wait until these inputs are in committed state, and what follows from them is published. Raises Failed."""
+        ends = await topics.ends(self.kafka, names, self.partitions)
+        deadline = time.monotonic() + _WITHIN_S
+        while True:
+            reached = await topics.committed_by_app(self.kafka, APP, ends)
+            if all(reached.get(partition, 0) >= end for partition, end in ends.items()):
+                break
+            _check(deadline, "the inputs are not worked off")
+            await asyncio.sleep(_LOOK_EVERY_S)
+        names = AppTopics.of(APP)[:4]
+        before = -1
+        while (written := await topics.reach(self.kafka, names, self.partitions)) != before:
+            _check(deadline, "the outputs do not come to rest")
+            before = written
+            await asyncio.sleep(1)
+
+
+@asynccontextmanager
+async def stage(folder: Path, partitions: int) -> AsyncIterator[Stage]:
+    """A broker with its topics, which ends with the scene."""
+    broker = LocalKafka(free_port(), folder / "kafka")
+    broker.start()
+    try:
+        kafka = {"bootstrap_servers": broker.address}
+        await create(kafka, partitions=partitions, app_id=APP)
+        yield Stage(kafka, folder, partitions)
+    finally:
+        broker.stop()
+
+
+async def until(condition: Callable[[], bool], otherwise: str, within_s: float = _WITHIN_S) -> None:
+    """Wait for it. Raises Failed."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        _check(deadline, otherwise)
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _check(deadline: float, otherwise: str) -> None:
+    if time.monotonic() > deadline:
+        raise Failed(otherwise)
+
+
+def now() -> Instant:
+    """Of the system's clock."""
+    return time.time_ns() // 1000
+
+
+def bills(accounts: int, first: Instant, span: Duration, name: str) -> Iterator[Value]:
+    """A bill for each of so many accounts, which nobody pays: evenly from `first` on, over `span`."""
+    for number in range(accounts):
+        at = format_instant(first + number * span // accounts)
+        account = {"account_id": f"{name}-{number:07d}", "event_id": f"b-{name}-{number}"}
+        bill = {"bill_id": f"bill-{name}-{number}", "kind": "issued", "amount": "12.5", "currency": "CNY"}
+        yield "bills", account | bill | {"issued_at": at}
+
+
+def marked(count: int, first: Instant, span: Duration, name: str) -> Iterator[Value]:
+    """Bills of accounts whose suspend mark (see `A_DAY`) falls from `first` on, evenly over `span`."""
+    return bills(count, first - DAY, span, name)
+
+
+def ahead(seconds: float) -> Instant:
+    """So long from now."""
+    return now() + round(seconds * SECOND)
