@@ -22,7 +22,7 @@ from tests.bench.scenes.running import SCENES
 from tests.bench.scenes.running import measure as measure_scenes
 from tests.bench.sizes import FULL, NAMES, TINY, resized
 from tests.bench.sizes import QUICK as QUICK_SIZES
-from tests.bench.telling import tell
+from tests.bench.telling import say_nothing_of_retries, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,30 +76,31 @@ def _wanted(options: argparse.Namespace) -> dict[str, list[str]]:
 def main() -> int:
     """Measure, and tell; 1 if something did not get to its end."""
     options = _options()
+    say_nothing_of_retries()
     wanted, sizes = _wanted(options), options.sizes
-    run = kept.origin() | {"sizes": vars(sizes)}
+    run = kept.origin() | {"sizes": vars(sizes), "missing": list(wanted)}
     is_whole = sizes == FULL and wanted == {part: list(names) for part, names in PARTS.items()}
-    failed: list[str] = []
+    places = [path for path in (options.json, kept.place(run) if is_whole else None) if path is not None]
+    missing: list[str] = run["missing"]
     with tempfile.TemporaryDirectory(prefix="arrears-bench-") as name:
         for part, names in wanted.items():
             folder = Path(name) / part
             folder.mkdir()
-            failed += _measure(part, names, run, folder, sizes, options.repeat)
-            if options.json is not None:
-                kept.write(run, options.json)  # what there is, whatever becomes of the next
+            missing += _measure(part, names, run, folder, sizes, options.repeat)
+            missing.remove(part)
+            for path in places:
+                kept.write(run, path)  # what there is, whatever becomes of the next
     _show(run)
     if options.quick:
         before = kept.read(kept.QUICK) if kept.QUICK.exists() else None
         tables.show([quick.beside(run, before)])
         if options.keep:
             kept.write(run, kept.QUICK)
-    if is_whole and not failed:
-        path = kept.place(run)
-        kept.write(run, path)
-        tell(f"kept as {path.name}; python -m tests.bench.readme writes the README's tables from it")
-    if failed:
-        tell(f"failed: {', '.join(failed)}")
-    return 1 if failed else 0
+    if is_whole:
+        tell(f"kept as {places[-1].name}; python -m tests.bench.readme writes the README's tables from the newest")
+    if missing:
+        tell(f"failed: {', '.join(missing)}")
+    return 1 if missing else 0
 
 
 def _measure(part: str, names: Sequence[str], run: kept.Run, folder: Path, sizes: Sizes, repeat: int) -> list[str]:
@@ -127,7 +128,7 @@ def _measure(part: str, names: Sequence[str], run: kept.Run, folder: Path, sizes
 def _show(run: kept.Run) -> None:
     """The tables of the parts that there are."""
     found = [tables.peers_table(run["peers"])] if "peers" in run else []
-    found += [tables.live_table(run["live"])] if "live" in run else []
+    found += [tables.live_table(run["live"])] if run.get("live") else []
     if found:
         tables.show([*found, tables.aims_table(run)])
 

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-#: A run, as it stands in its file: who made it where, and under `domain`, `peers` and `live` what was found.
+#: A run, as it stands in its file: who made it where, under `domain`, `peers` and `live` what was found, and under
+#: `missing` what did not get to its end.
 Run: TypeAlias = dict[str, Any]
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -59,6 +60,6 @@ def read(path: Path) -> Run:
 
 
 def newest(folder: Path = RESULTS) -> Run | None:
-    """The whole run that was made last; None if none is kept."""
+    """The run that was made last of those in which nothing is missing; None if there is none."""
     runs = [read(path) for path in folder.glob("*.json") if path.name != QUICK.name]
-    return max(runs, key=lambda run: str(run["made_at"]), default=None)
+    return max((run for run in runs if not run["missing"]), key=lambda run: str(run["made_at"]), default=None)

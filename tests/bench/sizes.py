@@ -46,8 +46,9 @@ class Sizes:
     marks: int
     #: Marks within one second.
     drained: int
-    #: Records of a load that is even, or not.
+    #: Bills and payments of a load that is even, or not; and records of usage, of many accounts or of one.
     hot: int
+    hot_usage: int
     replayed: int
     recovered: int
 
@@ -72,6 +73,7 @@ FULL: Final = Sizes(
     marks=300,
     drained=100_000,
     hot=250_000,
+    hot_usage=1_000_000,
     replayed=1_000_000,
     recovered=1_000_000,
 )
@@ -96,6 +98,7 @@ TINY: Final = Sizes(
     marks=20,
     drained=500,
     hot=2_000,
+    hot_usage=2_000,
     replayed=2_000,
     recovered=1_000,
 )

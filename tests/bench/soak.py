@@ -58,6 +58,8 @@ class Load:
     def __init__(self, address: str, accounts: int, seed: int) -> None:
         self._random = random.Random(seed)
         self._accounts = [f"acct-{number:07d}" for number in range(accounts)]
+        # Those that enter or leave arrears take turns: of two changes within one commit nothing would be told.
+        self._turns = itertools.cycle(self._random.sample(self._accounts, accounts))
         self._owing: dict[str, bool] = {}
         self._partition_of = partition_by("murmur2", PARTITIONS)
         self._number = itertools.count()
@@ -95,9 +97,11 @@ class Load:
 
     def _record(self, at: str) -> tuple[str, str, dict[str, str]]:
         number, kind = next(self._number), self._random.random()
-        account_id, event_id = self._random.choice(self._accounts), f"{self._run}-{number}"
+        is_change = kind < 0.1
+        account_id = next(self._turns) if is_change else self._random.choice(self._accounts)
+        event_id = f"{self._run}-{number}"
         common = {"event_id": event_id, "account_id": account_id}
-        if kind < 0.1:
+        if is_change:
             self.changes += 1
             owing = self._owing[account_id] = not self._owing.get(account_id, False)
             if owing:

@@ -9,6 +9,7 @@ from rich.table import Table as RichTable
 
 from tests.bench.aims import AIMS
 from tests.bench.peers.report import OURS
+from tests.bench.sizes import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,7 +91,9 @@ def aims_table(run: Run) -> Table:
         else:
             met = "met" if aim.is_met_by(value) else "missed"
             rows.append((aim.what, aim.told(), f"{number(value)} {aim.unit}", met))
-    return Table(("", "aim", "measured", ""), rows)
+    full, sizes = vars(FULL), run["sizes"]
+    other = ", ".join(f"{name}={sizes[name]:,}" for name in full if sizes[name] != full[name])
+    return Table(("", "aim", "measured", ""), rows, f"The sizes are not those of the aims: {other}." if other else "")
 
 
 def head(run: Run) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.bench.__main__ import main
 from tests.bench.inputs import write_files
 from tests.bench.measures import MEASURES
 from tests.bench.measuring import Bench
@@ -54,3 +57,36 @@ def test_sizes_are_set_by_name() -> None:
 def test_a_size_that_cannot_be_is_refused(setting: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         resized(FULL, [setting])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--quick", "--part", "domain"], "leave out --part and --only"),
+        (["--keep"], "--keep is for --quick"),
+        (["--only", "everything"], "invalid choice"),
+        (["--size", "wait=3"], "there is no size"),
+        (["--repeat", "0"], "--repeat has to be 1 or more"),
+        (["--json", "nowhere/run.json"], "there is no folder for nowhere/run.json"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    options: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.live
+def test_a_scene_tells_its_figures(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    command = [sys.executable, "-m", "tests.bench", "--tiny", "--size", "idle_s=1", "--json", str(path)]
+    ended = subprocess.run([*command, "--only", "waiting"], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    run = json.loads(path.read_text(encoding="utf-8"))
+    assert run["missing"] == []
+    assert {figure["key"] for figure in run["live"]} == {"idle", "idle-rss", "mark-p50", "mark-p99"}
+    assert "mark to command" in ended.stdout

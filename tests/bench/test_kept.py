@@ -12,6 +12,7 @@ from tests.bench.aims import AIMS
 from tests.bench.peers.report import Report
 from tests.bench.peers.watching import Run
 from tests.bench.scenes.figures import latencies, percentiles_ms
+from tests.bench.sizes import FULL
 from tests.bench.tables import aims_table, live_table, markdown, number, peers_table
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def peers() -> dict[str, Any]:
 
 def whole(**others: Any) -> kept.Run:
     live = [{"key": key, "name": key, "value": 2.0, "unit": "ms"} for key in (*KEYS, *MORE_KEYS)]
-    run = kept.origin() | {"domain": domain(), "peers": peers(), "live": live}
-    return run | {"made_at": "2026-11-24T12:00:00Z", "commit": "abc", "changed": False} | others
+    run = kept.origin() | {"domain": domain(), "peers": peers(), "live": live, "sizes": vars(FULL)}
+    return run | {"made_at": "2026-11-24T12:00:00Z", "commit": "abc", "changed": False, "missing": []} | others
 
 
 def test_a_run_is_read_as_it_was_kept_and_the_newest_counts(tmp_path: Path) -> None:
@@ -55,7 +56,8 @@ def test_a_run_is_read_as_it_was_kept_and_the_newest_counts(tmp_path: Path) -> N
     for made_at in ("2026-11-24T12:00:00Z", "2026-11-25T09:00:00Z", "2026-11-23T23:59:59Z"):
         kept.write(run := whole(made_at=made_at), kept.place(run, tmp_path))
     kept.write(whole(made_at="2027-01-01T00:00:00Z"), tmp_path / kept.QUICK.name)
-    assert len(list(tmp_path.iterdir())) == 4
+    kept.write(whole(made_at="2027-01-02T00:00:00Z", missing=["latency"]), tmp_path / "failed.json")
+    assert len(list(tmp_path.iterdir())) == 5
     assert kept.newest(tmp_path) == whole(made_at="2026-11-25T09:00:00Z")
 
 
@@ -73,6 +75,12 @@ def test_an_aim_is_met_missed_or_not_measured() -> None:
     assert rows["replay from files"] == ("at least 200,000 records/s", "not measured", "")
     rows = {row[0]: row[1:] for row in aims_table(whole(domain=domain(**{"stored-moved": 701.0}))).rows}
     assert rows["memory of an account with 20 movements"][-1] == "missed"
+
+
+def test_whoever_reads_the_aims_is_told_of_other_sizes() -> None:
+    assert not aims_table(whole()).told
+    told = aims_table(whole(sizes=vars(FULL) | {"drained": 500, "marks": 20})).told
+    assert told.endswith("marks=20, drained=500.")
 
 
 def test_each_of_ours_stands_beside_the_best_setting_of_each_peer() -> None:

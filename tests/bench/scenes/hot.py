@@ -25,13 +25,13 @@ _RECORDS_AN_ACCOUNT: Final = 10
 
 async def measure(folder: Path, sizes: Sizes) -> list[Figure]:
     """Bills and payments, even and skewed; usage of many accounts, and of one."""
-    count = sizes.hot
-    accounts = max(_PARTITIONS, count // _RECORDS_AN_ACCOUNT)
+    count, used = sizes.hot, sizes.hot_usage
+    accounts, users = (max(_PARTITIONS, number // _RECORDS_AN_ACCOUNT) for number in (count, used))
     loads: dict[str, Callable[[], Iterable[Value]]] = {
         "even": lambda: _money(count, accounts, skewed=False),
         "skewed": lambda: _money(count, accounts, skewed=True),
-        "usage": lambda: _usage(count, accounts),
-        "one": lambda: _usage(count, 1),
+        "usage": lambda: _usage(used, users),
+        "one": lambda: _usage(used, 1),
     }
     rates = {}
     for name, load in loads.items():
@@ -42,7 +42,7 @@ async def measure(folder: Path, sizes: Sizes) -> list[Figure]:
         Figure("even", f"{count:,} bills and payments, even load", rates["even"], "records/s"),
         Figure("skewed", "… 1 % of the accounts have half of them", rates["skewed"], "records/s"),
         Figure("skewed-ratio", "… times the even load", rates["skewed"] / rates["even"], "×"),
-        Figure("usage", f"{count:,} records of usage, of {accounts:,} accounts", rates["usage"], "records/s"),
+        Figure("usage", f"{used:,} records of usage, of {users:,} accounts", rates["usage"], "records/s"),
         Figure("one", "… of one account", rates["one"], "records/s"),
         Figure("one-ratio", "… times that of many accounts", rates["one"] / rates["usage"], "×"),
     ]
