@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.bench import __main__ as program
 from tests.bench import kept, quick, readme
 from tests.bench.aims import AIMS
 from tests.bench.peers.report import Report
@@ -129,6 +131,27 @@ def test_a_quick_run_stands_beside_the_one_that_was_kept() -> None:
         ("stored-few: all of it, of 3", "25.0", "", ""),
     ]
     assert [row[2:] for row in quick.beside(now, None).rows] == [("", "")] * 2
+
+
+@pytest.mark.parametrize(("failed", "code"), [([], 0), (["latency"], 1)])
+def test_a_whole_run_is_kept_part_by_part(
+    failed: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen = tmp_path / "run.json", []
+    parts = {"domain": domain(), "peers": peers(), "live": whole()["live"]}
+
+    def measure(part: str, names: Any, run: kept.Run, *_: Any) -> list[str]:
+        seen.append(kept.read(path)["missing"] if path.exists() else None)
+        run[part] = parts[part]
+        return failed if part == "live" else []
+
+    monkeypatch.setattr(program, "_measure", measure)
+    monkeypatch.setattr(kept, "place", lambda _: path)
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    assert program.main() == code
+    assert seen == [None, ["peers", "live"], ["live"]]
+    assert kept.read(path)["missing"] == failed
+    assert kept.newest(tmp_path) == (None if failed else kept.read(path))
 
 
 # The README -------------------------------------------------------------------------------------------------------

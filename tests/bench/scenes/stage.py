@@ -34,6 +34,8 @@ A_DAY: Final = """policies:
     notices: {suspension_ahead: [], deletion_ahead: [PT24H]}
 """
 _LOOK_EVERY_S: Final = 0.2
+#: What is not timed is not looked at more often than that: who looks takes time from the worker.
+_SETTLE_S: Final = 1.0
 _READY_WITHIN_S: Final = 120.0
 _WITHIN_S: Final = 900.0
 
@@ -75,13 +77,13 @@ class Stage:
             if all(reached.get(partition, 0) >= end for partition, end in ends.items()):
                 break
             _check(deadline, "the inputs are not worked off")
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_SETTLE_S)
         names = AppTopics.of(APP)[:4]
         before = -1
         while (written := await topics.reach(self.kafka, names, self.partitions)) != before:
             _check(deadline, "the outputs do not come to rest")
             before = written
-            await asyncio.sleep(1)
+            await asyncio.sleep(_SETTLE_S)
 
 
 @asynccontextmanager
