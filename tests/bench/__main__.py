@@ -22,7 +22,8 @@ from tests.bench.scenes.running import SCENES
 from tests.bench.scenes.running import measure as measure_scenes
 from tests.bench.sizes import FULL, NAMES, TINY, resized
 from tests.bench.sizes import QUICK as QUICK_SIZES
-from tests.bench.telling import say_nothing_of_retries, tell
+from tests.bench.telling import tell
+from tests.operate.stage import ending_well
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ def _wanted(options: argparse.Namespace) -> dict[str, list[str]]:
 def main() -> int:
     """Measure, and tell; 1 if something did not get to its end."""
     options = _options()
-    say_nothing_of_retries()
+    ending_well()
     wanted, sizes = _wanted(options), options.sizes
     run = kept.origin() | {"sizes": vars(sizes), "missing": list(wanted)}
     is_whole = sizes == FULL and wanted == {part: list(names) for part, names in PARTS.items()}

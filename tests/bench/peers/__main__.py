@@ -16,7 +16,8 @@ from tests.bench.peers import topics
 from tests.bench.peers.report import Report
 from tests.bench.peers.running import WHO, Plan, measure
 from tests.bench.peers.watching import Failed
-from tests.bench.telling import say_nothing_of_retries, tell
+from tests.bench.telling import tell
+from tests.operate.stage import ending_well
 
 _RECORDS_AN_ACCOUNT: Final = 10
 
@@ -43,7 +44,7 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     """Measure, and tell; 1 if somebody did not get to the end."""
     options = _options()
-    say_nothing_of_retries()
+    ending_well()
     plan = Plan(options.records, options.accounts, options.repeat, options.only or WHO, options.profile)
     report = Report(options.records, options.accounts, defaultdict(list))
     try:
