@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -27,26 +28,33 @@ class Envelope:
 
     def command(self, command: Command) -> Message:
         """A command; its time is that of the decision."""
-        kind = f"arrears.command.{command.action}.v1"
+        kind = _type(f"arrears.command.{command.action}.v1")
         return self._message(command, command.command_id, kind, command.account_id, command.decided_at)
 
     def notice(self, notice: Notice, decided_at: str) -> Message:
         """A notice; its time is that of the decision."""
-        kind = f"arrears.notice.{notice.kind}.v1"
+        kind = _type(f"arrears.notice.{notice.kind}.v1")
         return self._message(notice, notice.notice_id, kind, notice.account_id, decided_at)
 
-    def _message(self, value: Command | Notice, event_id: str, kind: str, account_id: str, time: str) -> Message:
+    def _message(
+        self, value: Command | Notice, event_id: str, kind: tuple[str, bytes], account_id: str, time: str
+    ) -> Message:
         key = account_id.encode()
         headers = (
             _SPEC,
             ("ce_id", event_id.encode()),
             self._source,
-            ("ce_type", kind.encode()),
+            kind,
             ("ce_subject", key),
             ("ce_time", time.encode()),
             _JSON,
         )
         return Message(key, _encode(value), headers)
+
+
+@cache
+def _type(name: str) -> tuple[str, bytes]:
+    return ("ce_type", name.encode())
 
 
 def account_message(view: AccountView) -> Message:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -91,6 +91,9 @@ _USAGE_VIEWS_MOST: Final = 1_000
 _MEASURED_WITHIN: Final = 60 * SECOND
 #: What has moved besides records (positions over markers, the clock) is committed as often as this.
 _HEARTBEAT_S: Final = 10.0
+#: The inputs' ends are asked for as often as this, though nothing is to be decided: that the brokers are away, or that
+#: a topic has more partitions now, is known in quiet hours, too.
+_ASK_AGAIN_S: Final = 10.0
 #: How long a commit may go on that is under way when the table is let go.
 _LAST_COMMIT_S: Final = 2.0
 
@@ -220,7 +223,7 @@ class Table:
         self._moved = asyncio.Event()
         self._committing = asyncio.Lock()
         self._rows: dict[bytes, bytes] = {}
-        self._committed_at = self._decided_at = time.monotonic()
+        self._committed_at = self._decided_at = self._asked_at = time.monotonic()
         self._stops: set[str] = set()
         #: Whether a control for everybody came after the fence was asked for.
         self._is_uncovered = False
@@ -282,8 +285,7 @@ class Table:
     async def _place_inputs(self) -> None:
         """Where to read on; an input that was never read is read from its first record, which has to be there."""
         earliest = await self.context.fences.earliest(self.inputs)
-        ends = await self.context.fences.ends(self.inputs)
-        self._note_ends(ends)
+        ends = await self._ask_ends()
         for (topic, partition), first in earliest.items():
             wanted = self.next.get(topic, 0 if topic in _LEDGER_TOPICS else first)
             end = ends[topic, partition].high
@@ -508,7 +510,7 @@ class Table:
 
     def _has_more_to_do(self) -> bool:
         since = time.monotonic() - self._committed_at
-        if self._fence is not None or since > _HEARTBEAT_S or self._stop_may_be_over():
+        if self._fence is not None or since > _HEARTBEAT_S or self._stop_may_be_over() or self._is_long_unasked():
             return True
         return self.monitor.has_undecided or self.monitor.has_usage_views(self._now())
 
@@ -516,9 +518,10 @@ class Table:
         """One turn: a fence if one is wanted and none stands, a decision if it opens, and a commit."""
         self._check_failure()
         self._work.clear()
-        if self._fence is None and self._wants_decision():
+        wants_decision = self._wants_decision()
+        if self._fence is None and (wants_decision or self._is_long_unasked()):
             try:
-                await self._set_fence()
+                await (self._set_fence() if wants_decision else self._ask_ends())
             except Unanswered as error:
                 if not self.metrics.brokers_away:
                     self.metrics.brokers_away = True
@@ -567,8 +570,7 @@ class Table:
         self.monitor.seal()
         self._is_uncovered = False
         # Nothing is applied between the seal and the fence but what the answer covers: it is asked for afterwards.
-        found = await self.context.fences.ends(self.inputs)
-        self._note_ends(found)
+        found = await self._ask_ends()
         blocked = any(end.stable < end.high for end in found.values())
         ends = {topic: end.high for (topic, _), end in found.items()}
         self._fence = Fence(now, ends, blocked, time.monotonic() + _HOLD_BACK_S)
@@ -581,8 +583,15 @@ class Table:
             for topic, end in ends.items()
         )
 
-    def _note_ends(self, found: dict[Partition, Ends]) -> None:
+    async def _ask_ends(self) -> dict[Partition, Ends]:
+        """How far the inputs reach, as of some instant after this call. Raises Unanswered, Repartitioned."""
+        found = await self.context.fences.ends(self.inputs)
+        self._asked_at = time.monotonic()
         self.ends = {topic: end.high for (topic, _), end in found.items()}
+        return found
+
+    def _is_long_unasked(self) -> bool:
+        return time.monotonic() - self._asked_at > _ASK_AGAIN_S
 
     def _remember(self, complete: Instant) -> None:
         if complete > self.kept.complete:
@@ -755,8 +764,8 @@ class Table:
         for published in sent:
             for command in published.commands:
                 self._tell_command(command, now)
-            for notice in published.notices:
-                metrics.notices.labels(notice.kind).inc()
+            for kind, count in Counter(notice.kind for notice in published.notices).items():
+                metrics.notices.labels(kind).inc(count)
             for letter in published.dead_letters:
                 metrics.dead_letters.labels(letter.topic, letter.error).inc()
         new_stops = self.monitor.everybody.stops.keys() - self._stops

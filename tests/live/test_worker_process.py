@@ -151,6 +151,11 @@ def test_it_outlives_its_broker(tmp_path: Path, start: Callable[..., WorkerProce
         kafka.start()
         worker.wait_ready()
 
+        kafka.kill()  # in a quiet hour: nothing has to be asked
+        wait_until(lambda: worker.metric("arrears_brokers_away") == 1, 40, lambda: worker.said)
+        kafka.start()
+        wait_until(lambda: worker.metric("arrears_brokers_away") == 0, 40, lambda: worker.said)
+
         send(servers, [bill(f"a{number}") for number in range(10)], 2)
         wait_until(lambda: worker.metric("arrears_records_total", topic="bills", outcome="accepted") == 10, 15)
         kafka.kill()  # before the marks
