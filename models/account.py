@@ -68,6 +68,8 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     account_id: str
     #: When it has to be decided on next, if no record comes before.
     due: Instant | None = None
+    #: The mark of the command that is ahead of it, as the last decision saw it.
+    mark: Instant | None = None
     #: That of its first accepted record; one currency an account.
     currency: str | None = None
     #: As it was encoded last: its summary (see above), and what it owed.
@@ -158,7 +160,7 @@ class Account(msgspec.Struct, array_like=True, gc=False):
             if record.kind == "topup":
                 self.facts.append(Fact("payment_after_delete", payment=record, deletion=deletion))
 
-    def apply_usage(self, record: Usage, horizon: Horizon) -> None:
+    def apply_usage(self, record: Usage, horizon: Horizon, decided_to: Instant) -> None:
         """Draw on packages and count what is not billed; it moves no balance."""
         book = self._usage_book()
         crc = fingerprint(record)
@@ -171,7 +173,7 @@ class Account(msgspec.Struct, array_like=True, gc=False):
         book.seen.add(record.event_id, record.at, crc, horizon.usage)
         for package_id in book.use(record, self.billed_until):
             self.facts.append(Fact("package_exhausted", usage=record, package_id=package_id))
-        if self.enforcement is not None and self.enforcement.stops:
+        if self.enforcement is not None and self.enforcement.may_forbid(record.service, record.started_at, decided_to):
             self.facts.append(Fact("usage_while_suspended", usage=record))
         self._accept(record.currency)
 

@@ -56,6 +56,7 @@ class Peek(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     account_id: str
     due: Instant | None
+    mark: Instant | None
     currency: str | None
     summary: int
     owed: Money

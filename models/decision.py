@@ -82,6 +82,7 @@ class Decision:
 
     __slots__ = (
         "account",
+        "contradicts",
         "due",
         "enforcement",
         "everybody",
@@ -107,10 +108,16 @@ class Decision:
         self.marks_may_move = everybody.moves_marks or (own is not None and own.moves_marks)
         self.held: HeldTime = held_time(self.now, own, everybody) if self.marks_may_move else NO_HOLDS
         self.due: Instant = NEVER
+        #: Whether it tells that the account's delete is contradicted.
+        self.contradicts = False
 
     def decide(self) -> Instant:
         """Publish what is due to `moment`; returns when to decide again (NEVER: not before a record comes)."""
         enforcement = self.enforcement
+        counts_from = max(self.ledger.opened_at or self.now, enforcement.reopened_at or self.now)
+        if counts_from > self.now:  # an opening or a reopen that is ahead of the clock: until then nothing of it holds
+            self._wake(counts_from)
+            return self.due
         if enforcement.deletion is None:
             self._follow_ledger()
             if enforcement.suspension is not None:
@@ -335,12 +342,14 @@ class Decision:
     def _out_since(self, warned: Warned) -> Instant | None:
         """When a notice was decided; with `notice_acks` when its ack came (None: it has not come yet)."""
         live = self.moment.live
-        return warned.acked_at if live is not None and live.notice_acks else warned.decided_at
+        if live is None or not live.notice_acks:
+            return warned.decided_at
+        return None if warned.acked_at is None else max(warned.acked_at, warned.decided_at)
 
     def _wait_from(self, warned: Warned) -> Instant:
         """What a delete's `effective_at` counts from: the notice's `at`, or its ack."""
         live = self.moment.live
-        return warned.acked_at or warned.at if live is not None and live.notice_acks else warned.at
+        return max(warned.acked_at or warned.at, warned.at) if live is not None and live.notice_acks else warned.at
 
     def _warn_of_suspend(self, episode: Episode) -> None:
         seen, ahead = episode.suspend_mark, self.policy.suspension_ahead
@@ -428,6 +437,7 @@ class Decision:
         if since is not None and since <= deletion.since:
             return
         self.enforcement.deletion = msgspec.structs.replace(deletion, contradicted=True)
+        self.contradicts = True
         self.everybody.stop("delete_contradicted", ("delete",), self.now)
         self._tell(
             "delete_contradicted",
@@ -615,14 +625,15 @@ class Decision:
             for subscriber in dict.fromkeys((*command.failed, *late)):
                 if subscriber not in told:
                     told = (*told, subscriber)
+                    has_failed = subscriber in command.failed
                     self._tell(
                         "command_unconfirmed",
-                        self.now,
+                        self.now if has_failed else self.moment.told_at(command.due),
                         episode=self.enforcement.episode,
                         command_id=command.command_id,
-                        subject=command.command_id + subscriber,
+                        subject=(command.command_id + subscriber,),
                         subscriber=subscriber,
-                        detail="failed" if subscriber in command.failed else "not applied in time",
+                        detail="failed" if has_failed else "not applied in time",
                     )
             unconfirmed[index] = msgspec.structs.replace(command, told=told)
             self._wake(command.due)
@@ -635,16 +646,15 @@ class Decision:
 
     def _tell_payment_after_delete(self, fact: Fact, record: Payment) -> None:
         assert fact.deletion is not None  # such a fact always has it
-        deletion = self.enforcement.deletion
         in_time = fact.deletion.effective_at is not None and record.at <= fact.deletion.effective_at
-        if in_time and deletion is not None and deletion.contradicted:
+        if in_time and self.contradicts:
             return  # `delete_contradicted` tells it
         self._tell(
             fact.kind,
             self.moment.told_at(record.at),
             late_fee=fact.deletion.late_fee,
             command_id=fact.deletion.command_id,
-            subject=record.event_id,
+            subject=(record.event_id,),
             event_id=record.event_id,
             payment_id=record.payment_id,
             amount=format_money(record.amount),
@@ -663,7 +673,7 @@ class Decision:
             self.moment.told_at(record.at),
             episode=enforcement.episode,
             command_id=command_id,
-            subject=record.event_id + (fact.package_id or ""),
+            subject=(record.event_id,) if fact.package_id is None else (record.event_id, fact.package_id),
             event_id=record.event_id,
             usage_id=record.usage_id,
             package_id=fact.package_id,
@@ -684,7 +694,7 @@ class Decision:
         policy: Policy | None = None,
         deadline: Instant | None = None,
         command_id: str | None = None,
-        subject: str = "",
+        subject: tuple[str, ...] = ("",),
         services: tuple[str, ...] | None = None,
         **particulars: str | None,
     ) -> str:
@@ -695,7 +705,7 @@ class Decision:
         arrears_since = None if since is None else format_instant(since)
         at_text = arrears_since if at == since and arrears_since is not None else format_instant(at)
         notice_id = stable_id(
-            self.moment.app_id, account.account_id, self.enforcement.sequence, kind, arrears_since, at_text, subject
+            self.moment.app_id, account.account_id, self.enforcement.sequence, kind, arrears_since, at_text, *subject
         )
         if late_fee is None:
             late_fee = self.late_fee()

@@ -176,6 +176,8 @@ class Enforcement(msgspec.Struct, array_like=True):
     fee_missing: FeeMissing | None = None
     stops: list[Stop] = []
     unconfirmed: list[Unconfirmed] = []
+    #: When it was reopened last; live that may lie a little ahead of the clock.
+    reopened_at: Instant | None = None
 
     @property
     def commanded(self) -> Commanded:
@@ -197,6 +199,12 @@ class Enforcement(msgspec.Struct, array_like=True):
     def status(self) -> str:
         """The account's: one of `STATUSES`."""
         return STATUSES[self.status_number]
+
+    def may_forbid(self, service: str, started_at: Instant, decided_to: Instant) -> bool:
+        """Whether usage is a breach, or may become one by a command of a decision after `decided_to`."""
+        if started_at > decided_to:
+            return self.episode is not None or bool(self.stops)
+        return any(stop.covers(service, started_at) for stop in self.stops)
 
     def stop(self, start: Instant, services: tuple[str, ...], command_id: str | None) -> None:
         """Usage of these services from `start` on is a breach."""
@@ -239,3 +247,4 @@ class Enforcement(msgspec.Struct, array_like=True):
         """A deleted account starts anew: current, balance kept, sequence goes on."""
         self.end_stops(at, forgotten)
         self.episode = self.suspension = self.deletion = self.fee_missing = None
+        self.reopened_at = at

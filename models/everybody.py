@@ -106,6 +106,14 @@ class Everybody:
                 message = f"policy: {control.policy} is not known; the policies in force are {', '.join(names)}"
                 raise Refusal("invalid", "policy", message)
 
+    def check_versions(self, control: Control) -> None:
+        """Raise Refusal if `policies` change what a version says (§3)."""
+        known = {policy.label: policy for policy in self.versions}
+        for policy in control.policies or ():
+            if known.get(policy.label, policy) != policy:
+                message = f"policies: {policy.label} was another policy before: a version's content never changes"
+                raise Refusal("conflict", "policies", message)
+
     # -- stops ------------------------------------------------------------------------------------------------------
 
     def stop(self, reason: str, actions: tuple[Action, ...], since: Instant) -> None:

@@ -52,7 +52,9 @@ _SECONDS: Final = {f":{second // 60:02}:{second % 60:02}": second * SECOND for s
 _ENDS: Final = {f"{text}Z": second for text, second in _SECONDS.items()}
 _ENDS_KEPT: Final = 20_000  # 3,600 with Z and those of a few offsets, 3 MB
 _MILLIS: Final = {f".{milli:03}": milli * 1000 for milli in range(1000)}
-_MICROS: Final = {"Z": 0} | {f"{micro:03}Z": micro for micro in range(1000)}
+_MICROS: Final = {"Z": 0} | {
+    f"{part:0{digits}}Z": part * unit for digits, unit in ((1, 100), (2, 10), (3, 1)) for part in range(1000 // unit)
+}
 
 # The same the other way round, by the number of the hour since the epoch, by that of the second in its hour, and by the
 # microseconds of whole seconds in it.
@@ -62,7 +64,7 @@ _END_TEXTS: Final = {shift: f"{text}Z" for text, shift in _SECONDS.items()}
 
 # Within a decision the same instants are written again and again.
 _RECENT: Final[dict[Instant, str]] = {}
-_RECENT_KEPT: Final = 4_000
+_RECENT_KEPT: Final = 500
 
 _HOUR_TEXT: Final = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([01][0-9]|2[0-3])")
 _END_TEXT: Final = re.compile(

@@ -89,6 +89,9 @@ class Accounts(Protocol):
     def due_of(self, account_id: str, /) -> Instant | None:
         """When the account, which is there, has to be decided on next."""
 
+    def mark_of(self, account_id: str, /) -> Instant | None:
+        """The mark of the command that is ahead of the account, which is there."""
+
     def active(self) -> Iterable[str]:
         """Ids of those of which anything was ever commanded or told."""
 
@@ -102,6 +105,10 @@ class AccountsInMemory(dict[str, Account]):
     def due_of(self, account_id: str) -> Instant | None:
         """When the account, which is there, has to be decided on next."""
         return self[account_id].due
+
+    def mark_of(self, account_id: str) -> Instant | None:
+        """The mark of the command that is ahead of the account, which is there."""
+        return self[account_id].mark
 
     def active(self) -> Iterable[str]:
         """Ids of those of which anything was ever commanded or told."""
@@ -133,14 +140,12 @@ class Monitor:
         #: What the decision in progress has chosen and not come to yet, the oldest mark last; whether what holds for it
         #: may have changed besides.
         self._chosen: list[tuple[str, bool]] = []
-        #: Whether the next decision finds what is due in the order of the marks; what waited together is in none.
-        self._in_order = True
         #: Live: accounts decided on since their last view; and those of which only usage or packages have changed, with
         #: the instant of their next.
         self._decided: dict[str, None] = {}
         self._unseen: dict[str, Instant] = {}
-        #: Marks of the accounts that are held back: they are due no more, and are tried again in this order.
-        self._held_marks: dict[str, Instant] = {}
+        #: Accounts with late evidence about their delete: it may stop all others', so they are decided on first.
+        self._doubted: set[str] = set()
         self._waiting: set[str] = set()
         self._due: list[tuple[Instant, str]] = []
         self._dead_letters: list[DeadLetter] = []
@@ -156,9 +161,10 @@ class Monitor:
             if seen.held_back:  # tried again: what held it back may be gone
                 self.everybody.stopped.add(account_id)
                 self._touched[account_id] = True
-                self._in_order = False
             elif seen.touched:
                 self._touched[account_id] = False
+                if seen.status == "deleted":
+                    self._doubted.add(account_id)
             if seen.is_waiting:
                 self._waiting.add(account_id)
             if seen.unseen and not seen.touched:
@@ -186,9 +192,10 @@ class Monitor:
         account_id, live = record.account_id, self.terms.live
         account = self.accounts.get(account_id)
         is_new = account is None
+        is_first = account is None or not account.usable
         try:
             if live is not None:
-                self._check_time(record, live)
+                self._check_live(record, live)
             if account_id == EVERYBODY:
                 assert isinstance(record, Control)  # the contract's models allow "*" nowhere else
                 self._apply_to_everybody(record)
@@ -205,12 +212,14 @@ class Monitor:
             self.accounts[account_id] = account
         if live is not None:
             account.unseen = True
-        if type(record) in _MOVES_NOTHING and not account.facts and not (is_new and live is not None):
+        if type(record) in _MOVES_NOTHING and not account.facts and not (is_first and live is not None):
             if live is not None:
                 self._unseen.setdefault(account_id, self.clock + MINUTE)  # nothing for a decision to see
         else:
             self._touched.setdefault(account_id, False)
             account.touched = True
+        if account.recheck:
+            self._doubted.add(account_id)
         if not accepted:
             self._waiting.add(account_id)
         return accepted
@@ -231,7 +240,6 @@ class Monitor:
 
     def _try_stopped_again(self) -> None:
         self._touched.update(dict.fromkeys(self.everybody.stopped, True))
-        self._in_order = self._in_order and not self.everybody.stopped
 
     def take_dead_letters(self) -> list[DeadLetter]:
         """Those since the last decision: they need not wait for one."""
@@ -244,6 +252,12 @@ class Monitor:
         if account is None:
             account = self.accounts[account_id] = Account(account_id)
         account.stopped = True
+
+    def _check_live(self, record: Record, live: Live) -> None:
+        """What §3 refuses of a record. Raises Refusal."""
+        self._check_time(record, live)
+        if isinstance(record, Control) and record.kind == "policies":
+            self.everybody.check_versions(record)
 
     def _check_time(self, record: Record, live: Live) -> None:
         if self._horizon.history <= record.at <= self.clock + live.max_ahead:
@@ -264,7 +278,7 @@ class Monitor:
             case Payment():
                 account.apply_payment(record, horizon)
             case Usage():
-                account.apply_usage(record, horizon)
+                account.apply_usage(record, horizon, self.everybody.decided_to)
             case Package():
                 account.apply_package(record, horizon)
             case Control():
@@ -382,7 +396,6 @@ class Monitor:
         if for_all:
             chosen |= dict.fromkeys(self.accounts.active(), True)
             everybody.is_spreading = self.terms.live is not None
-            self._in_order = False
         return chosen
 
     def _decide_some(self, moment: Moment, most: int | None) -> None:
@@ -390,9 +403,7 @@ class Monitor:
         if not self._chosen:
             self._chosen = list(self._choose(moment.now, past=moment.past).items())
             self._chosen.reverse()
-            if not self._in_order:
-                self._chosen.sort(key=self._mark_of, reverse=True)
-                self._in_order = True
+            self._chosen.sort(key=self._place_of, reverse=True)
         chosen, touched = self._chosen, self._touched
         for _ in range(len(chosen) if most is None else min(most, len(chosen))):
             account_id, changed = chosen.pop()
@@ -400,17 +411,19 @@ class Monitor:
             if changed:
                 account.changed = True
             # What was touched since the fence was set up has a cause that it does not cover: it waits for the next one.
-            if account_id in touched:
-                self._in_order = False  # its mark may be older than those that follow
-            else:
+            if account_id not in touched:
                 self._decide(account, moment)
                 self._decided[account_id] = None
         if not chosen:
             self.everybody.is_spreading = False
 
-    def _mark_of(self, item: tuple[str, bool]) -> Instant:
-        due = self._held_marks.get(item[0]) or self.accounts.due_of(item[0])
-        return NEVER if due is None else due
+    def _place_of(self, item: tuple[str, bool]) -> Instant:
+        """The oldest marks come first (§3), before them what may stop deletes, and last what has no mark yet."""
+        account_id = item[0]
+        if account_id in self._doubted:
+            return FIRST_INSTANT
+        mark = self.accounts.mark_of(account_id)
+        return NEVER if mark is None else mark
 
     def overdue(self, now: Instant) -> int:
         """How many accounts wait for a decision that was due before `now`."""
@@ -427,14 +440,13 @@ class Monitor:
         if account.held_back:
             account.held_back = False
             self.everybody.stopped.discard(account.account_id)
-            self._held_marks.pop(account.account_id, None)
+        self._doubted.discard(account.account_id)
         now, ledger = moment.now, account.ledger
         ledger.settle(now, moment.history)
         if _is_quiet(account, moment):
             return
         due = Decision(account, moment).decide()
-        if account.held_back:
-            self._held_marks[account.account_id] = _mark_ahead(account)
+        account.mark = _mark_ahead(account)
         account.changed = False
         following = ledger.next_after()
         if following is not None:
@@ -522,14 +534,14 @@ _MOVES_NOTHING = frozenset((Usage, Package))
 _FIELDS = {Bill: "issued_at", Payment: "paid_at", Usage: "ended_at"}
 
 
-def _mark_ahead(account: Account) -> Instant:
-    """The mark whose command is held back."""
+def _mark_ahead(account: Account) -> Instant | None:
+    """The mark of the command that is ahead of it."""
     enforcement = account.enforcement
     episode = None if enforcement is None else enforcement.episode
     if enforcement is None or episode is None:
-        return NEVER
+        return None
     seen = episode.suspend_mark if enforcement.suspension is None else episode.delete_mark
-    return NEVER if seen is None else seen.mark
+    return None if seen is None or seen.mark >= NEVER else seen.mark
 
 
 def _field(record: Record) -> str:

@@ -293,9 +293,9 @@ def _policy(value: object) -> Policy:
     longest = max(0, longest_suspension(suspend_after, delete_after, delete_clock))
     try:
         return Policy(
-            name=fields.required("name", _text),
-            version=fields.required("version", _text),
-            effective_from=fields.required("effective_from", _instant),
+            name=fields.get("name", _text, default.name),
+            version=fields.get("version", _text, default.version),
+            effective_from=fields.get("effective_from", _instant, default.effective_from),
             suspend_after=suspend_after,
             delete_after=delete_after,
             delete_clock=delete_clock,

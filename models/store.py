@@ -115,6 +115,11 @@ class AccountStore:
         account = self._open.get(account_id)
         return peek(self._heads[account_id]).due if account is None else account.due
 
+    def mark_of(self, account_id: str) -> Instant | None:
+        """The mark of the command that is ahead of the account, which is there."""
+        account = self._open.get(account_id)
+        return peek(self._heads[account_id]).mark if account is None else account.mark
+
     def seen(self, account_id: str) -> Peek | None:
         """What can be seen of an account as it was committed, if it was, without decoding it."""
         head = self._heads.get(account_id)

@@ -23,7 +23,7 @@ import msgspec
 import psutil
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 
-from models.instants import SECOND, format_instant, parse_instant
+from models.instants import HOUR, SECOND, format_instant, parse_instant
 from models.outputs import Command
 from streams.demo.crew import WORKERS, Crew
 from streams.local_kafka import free_port
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from typing import Self
 
+    from models.instants import Instant
     from streams.fetched import Partition
 
 PARTITIONS: Final = 8
@@ -78,7 +79,7 @@ class Load:
         """So many records, dated now."""
         batches: dict[Partition, Any] = {}
         for _ in range(count):
-            topic, account_id, record = self._record(format_instant(time.time_ns() // 1000))
+            topic, account_id, record = self._record(time.time_ns() // 1000)
             key = account_id.encode()
             place = (topic, self._partition_of(key))
             batch = batches.get(place)
@@ -95,7 +96,8 @@ class Load:
     async def _send(self, place: Partition, batch: Any) -> None:
         await self.producer.send_batch(batch, place[0], partition=place[1])
 
-    def _record(self, at: str) -> tuple[str, str, dict[str, str]]:
+    def _record(self, now: Instant) -> tuple[str, str, dict[str, str]]:
+        at, started = format_instant(now), format_instant(now - HOUR)
         number, kind = next(self._number), self._random.random()
         is_change = kind < 0.1
         account_id = next(self._turns) if is_change else self._random.choice(self._accounts)
@@ -112,7 +114,7 @@ class Load:
             amount = "0.01"
         else:
             usage = {"usage_id": event_id, "service": "compute", "quantity": "1.5", "unit": "cu-hours", "cost": "0.3"}
-            return "usage", account_id, common | usage | {"currency": "CNY", "started_at": at, "ended_at": at}
+            return "usage", account_id, common | usage | {"currency": "CNY", "started_at": started, "ended_at": at}
         payment = {"payment_id": f"p-{event_id}", "kind": "topup", "amount": amount, "currency": "CNY"}
         return "payments", account_id, common | payment | {"paid_at": at}
 

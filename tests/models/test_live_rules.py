@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.instants import HOUR, format_instant
 from models.monitor import Live
+from models.policy import BUILT_IN
 from tests.models.live import LIVE, START, Partition
 
 
@@ -208,6 +209,32 @@ def test_evidence_that_removes_the_reason_of_a_delete_is_told_and_stops_deletes_
     assert [c.account_id for c in partition.commands if c.action == "delete"] == ["a1", "a2"]
 
 
+def test_evidence_against_a_delete_stops_the_deletes_of_the_decision_that_finds_it_over_a_restart_too() -> None:
+    for restarts in (False, True):
+        partition = Partition()
+        partition.clock(10)
+        for account, since in (("a2", 10), ("a1", 0)):
+            bill(partition, since, account=account)
+        for hours in (0, 10, 20.1, 24.01, 30.1, 34.01, 192.01, 202.01, 288.01, 298.01, 336.01, 346.01, 361.01):
+            partition.decide_after(hours)
+        top_up(partition, 300)
+        if restarts:
+            partition.restart()
+        partition.decide_after(372)  # a2's delete is due, too
+        assert len(partition.told("delete_contradicted")) == 1
+        assert [c.account_id for c in partition.commands if c.action == "delete"] == ["a1"]
+
+
+def test_more_evidence_against_a_delete_is_told_as_a_payment_after_it() -> None:
+    partition = deleted()
+    top_up(partition, 300)
+    partition.decide_after(362)
+    top_up(partition, 301, name="p2")
+    partition.decide_after(363)
+    assert len(partition.told("delete_contradicted")) == 1
+    assert [notice.payment_id for notice in partition.told("payment_after_delete")] == ["p2"]
+
+
 def test_a_stop_outlives_a_restart() -> None:
     partition = deleted()
     top_up(partition, 300)
@@ -285,6 +312,35 @@ def test_a_record_counts_from_its_instant_on() -> None:
     assert partition.monitor.next_due() == START + HOUR // 10
     partition.decide_after(0.1)
     assert partition.account().status == "current"
+
+
+def test_an_opening_ahead_of_the_clock_takes_over_at_its_instant() -> None:
+    partition = Partition()
+    partition.clock(0)
+    opening = {"balance": "-100", "currency": "CNY", "status": "suspended", "sequence": 3, "arrears_since": -30}
+    record = {"account_id": "a1", "event_id": "o", "kind": "opening", "actor": "op", "reason": "moved", "at": 0.1}
+    assert partition.take("controls", **record, **opening)
+    partition.decide_after(0.05)
+    assert (partition.commands, partition.notices) == ([], [])
+    partition.decide_after(0.11)
+    assert partition.commands == []
+    assert {notice.kind for notice in partition.notices} == {"arrears_started"}
+    assert (partition.account().status, partition.account().arrears_since) == ("suspended", at(-30))
+
+
+def test_a_reopen_ahead_of_the_clock_begins_the_new_episode_at_its_instant() -> None:
+    partition = deleted()
+    before = len(partition.notices)
+    partition.clock(370)
+    record = {"account_id": "a1", "event_id": "r", "kind": "reopen", "actor": "op", "reason": "agreed", "at": 370.1}
+    assert partition.take("controls", **record)
+    partition.decide_after(370.05)
+    assert (len(partition.commands), len(partition.notices)) == (2, before)
+    partition.decide_after(370.11)
+    assert len(partition.commands) == 2
+    assert [(notice.kind, notice.arrears_since) for notice in partition.notices[before:]] == [
+        ("arrears_started", at(370.1))
+    ]
 
 
 def test_more_than_max_ahead_of_the_clock_is_too_early() -> None:
@@ -387,6 +443,20 @@ def test_no_more_than_max_suspends_an_hour_oldest_mark_first_until_a_resume() ->
     assert [c.account_id for c in partition.commands] == ["a0", "a1", "a2", "a3"]  # the window was emptied
 
 
+def test_the_oldest_mark_comes_first_whatever_the_accounts_are_called_and_wait_for() -> None:
+    partition = Partition(terms=LIVE._replace(live=Live(HOUR // 6, max_suspends=2)))
+    partition.clock(1000)
+    for number in range(5):  # after an outage all wait for the same notice
+        bill(partition, 500 - 10 * number, account=f"a{number}")
+    for hours in (1000, 1004.01):
+        partition.decide_after(hours)
+    assert [c.account_id for c in partition.commands] == ["a4", "a3"]
+    control(partition, "resume", 1005, account="*")
+    partition.restart()
+    partition.decide_after(1005)
+    assert [c.account_id for c in partition.commands] == ["a4", "a3", "a2", "a1"]
+
+
 def test_a_resume_with_until_lifts_the_limit_until_then() -> None:
     partition = guarded(5, Live(HOUR // 6, max_suspends=1))
     partition.decide_after(24.1)
@@ -467,6 +537,12 @@ def test_a_command_that_a_subscriber_does_not_apply_in_time_is_told_once() -> No
     assert [(n.subscriber, n.command_id, n.detail) for n in told] == [("compute", command_id, "not applied in time")]
 
 
+def test_a_command_that_is_not_applied_in_time_is_told_at_that_time() -> None:
+    partition = confirmed_by("compute")
+    partition.decide_after(24.265)  # 18 s after the quarter of an hour
+    assert [notice.at for notice in partition.told("command_unconfirmed")] == [at(24.26)]
+
+
 def test_a_command_that_failed_is_told_at_once_and_one_that_is_applied_is_not() -> None:
     partition = confirmed_by("compute")
     command_id = partition.commands[0].command_id
@@ -490,3 +566,114 @@ def test_with_notice_acks_the_wait_of_a_delete_runs_from_the_ack() -> None:
     partition.decide_after(435.01)
     assert [c.action for c in partition.commands] == ["suspend", "delete"]
     assert partition.commands[1].effective_at == at(434)
+
+
+def test_an_ack_dated_before_its_notice_does_not_shorten_the_wait() -> None:
+    partition = confirmed_by(notice_acks=True)
+    partition.decide_after(400)  # past the mark: the notice comes now
+    ack(partition, 1, "mailer", notice_id=partition.told("deletion_ahead")[-1].notice_id)
+    for hours in (400.1, 424.9):
+        partition.decide_after(hours)
+    assert len(partition.commands) == 1
+    partition.decide_after(425.01)
+    assert partition.commands[-1].effective_at == at(424)
+
+
+# -- usage, policies -----------------------------------------------------------------------------------------------
+
+
+def use(partition: Partition, name: str, started: float, ended: float, service: str = "compute") -> bool:
+    return partition.take(
+        "usage",
+        event_id=f"use-{name}",
+        account_id="a1",
+        usage_id=f"use-{name}",
+        service=service,
+        quantity="1",
+        unit="hours",
+        started_at=started,
+        ended_at=ended,
+    )
+
+
+def views(partition: Partition) -> int:
+    """How many views there are to be published after a decision."""
+    return len(partition.monitor.take_views(partition.monitor.clock))
+
+
+def test_usage_that_no_stop_forbids_is_shown_once_a_minute_though_the_account_was_suspended_once() -> None:
+    partition = suspended()
+    partition.clock(25)
+    top_up(partition, 25)
+    partition.decide_after(25)
+    partition.decide_after(28)
+    views(partition)
+    for number, (service, started) in enumerate((("compute", 26), ("storage", 24.5))):
+        assert use(partition, str(number), started, 28, service)
+        partition.decide_after(28 + (number + 1) / 3600)
+        assert views(partition) == 0
+    assert partition.told("usage_while_suspended") == []
+
+
+def test_usage_that_started_behind_the_instant_of_a_suspend_is_told_though_it_was_read_before_it() -> None:
+    partition = Partition()
+    partition.clock(0)
+    bill(partition, 0)
+    for hours in (0, 20.1):
+        partition.decide_after(hours)
+    partition.clock(24.5)
+    partition.monitor.seal()  # a fence of 24.01 h that has to wait
+    use(partition, "early", 24.1, 24.4)
+    published = partition.monitor.decide(START + round(24.01 * HOUR), past=False)
+    assert published.commands == []  # a fact of the account came behind the fence: it waits for the next
+    partition.decide_after(24.5)
+    partition.clock(24.7)
+    use(partition, "late", 24.6, 24.7)
+    partition.decide_after(24.7)
+    assert actions(partition) == [("suspend", "unpaid_past_suspend_mark")]
+    assert [notice.usage_id for notice in partition.told("usage_while_suspended")] == ["use-late"]
+
+
+def test_two_packages_that_are_used_up_at_one_instant_have_notices_of_their_own() -> None:
+    partition = Partition()
+    partition.clock(0)
+    for package_id, ends in (("2x", 100), ("x", 200)):
+        fields = {"service": "compute", "unit": "hours", "quantity": "1", "starts_at": 0, "ends_at": ends, "at": 0}
+        partition.take(
+            "packages", event_id=package_id, account_id="a1", package_id=package_id, kind="purchased", **fields
+        )
+    partition.clock(2)
+    use(partition, "1", 1, 2)
+    use(partition, "12", 1, 2)
+    partition.decide_after(2)
+    told = partition.told("package_exhausted")
+    assert [notice.package_id for notice in told] == ["2x", "x"]
+    assert len({notice.notice_id for notice in told}) == 2
+
+
+def test_the_first_usage_of_an_account_is_shown_at_once_though_an_unusable_payment_came_before_it() -> None:
+    partition = Partition()
+    partition.clock(1)
+    partition.monitor.stop_account("a1")
+    use(partition, "1", 0, 1)
+    partition.decide_after(1)
+    assert views(partition) == 1
+
+
+def test_policies_that_change_the_content_of_a_version_are_refused() -> None:
+    partition = Partition()
+    control(partition, "policies", 1, account="*", policies=[_policy(suspend_after="PT72H")])
+    control(partition, "policies", 2, account="*", policies=[_policy(suspend_after="PT48H")])
+    control(partition, "policies", 3, account="a1", policies=[_policy(suspend_after="PT96H")])
+    partition.decide_after(3)
+    assert [(letter.error, letter.field) for letter in partition.dead_letters] == [("conflict", "policies")] * 2
+    partition.monitor.everybody.start_with(BUILT_IN)  # as a worker does that takes over
+
+
+def _policy(suspend_after: str) -> dict[str, str]:
+    return {
+        "name": "friendly",
+        "version": "1",
+        "effective_from": format_instant(START - HOUR),
+        "suspend_after": suspend_after,
+    }

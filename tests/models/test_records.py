@@ -287,7 +287,7 @@ def test_everyone_is_no_account_elsewhere(topic: Topic, fields: Fields) -> None:
         ({"kind": "policies"}, "policies"),
         ({"kind": "policies", "policies": []}, "policies"),
         ({"kind": "policies", "policies": {}}, "policies"),
-        ({"kind": "policies", "policies": [{"name": "x"}]}, "policies"),
+        ({"kind": "policies", "policies": [{"nam": "x"}]}, "policies"),
         ({"kind": "policies", "policies": [{"name": "x\u2028" * 1000}]}, "policies"),
         ({"kind": "policies", "policies": [1e300, 10**200]}, "policies"),
         ({"kind": "warp"}, "kind"),

@@ -151,7 +151,7 @@ FIELDS: list[tuple[str, dict[str, object], dict[str, Values]]] = [
     (
         "controls",
         control(1, AT, "policies", policies=[{"name": "a", "version": "1", "effective_from": AT}]),
-        {"policies": (*MISSING, [], {}, "x", [{}], [{"name": "a"}])},
+        {"policies": (*MISSING, [], {}, "x", ["x"], [{"nam": "a"}])},
     ),
     (
         "controls",
