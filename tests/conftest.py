@@ -1,8 +1,12 @@
-"""How hypothesis searches. Choose with HYPOTHESIS_PROFILE; without it `ci` where CI is set, else `dev`."""
+"""How hypothesis searches. Choose with HYPOTHESIS_PROFILE; without it `ci` where CI is set, else `dev`.
+
+And Ctrl-C works in tests, though a shell has turned it off for what it runs in the background.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -20,3 +24,5 @@ settings.register_profile(
 settings.register_profile("thorough", settings.get_profile("ci"), max_examples=5_000)
 
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
