@@ -71,6 +71,8 @@ class Tables:
         self.tables: dict[int, Table] = {}
         self._owning: dict[int, asyncio.Task[None]] = {}
         self._wanted: set[int] = set()
+        #: Whether the group has ever said what is ours.
+        self.has_joined = False
         #: Let go of, and not at their end yet: whoever takes over waits for them.
         self._ending: dict[int, asyncio.Task[None]] = {}
         self._sought: dict[Partition, float] = {}
@@ -170,6 +172,7 @@ class Tables:
     async def on_assigned(self, _: Any, assigned: set[TP], **__: Any) -> None:
         """Let go of what is others', take over what is new, go on with the rest."""
         self.context.metrics.rebalances.inc()
+        self.has_joined = True
         before, self._wanted = self._wanted, {tp.partition for tp in assigned}
         self._fights.assigned(is_the_same=before == self._wanted)
         if too_many := sorted(p for p in self._wanted if p >= self.context.partitions):

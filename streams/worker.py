@@ -21,7 +21,7 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
-from aiokafka.errors import KafkaError, UnknownError  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownError  # type: ignore[import-untyped]
 
 from models.instants import SECOND
 from models.monitor import Live, Terms
@@ -244,7 +244,7 @@ class Worker:
             await asyncio.wait({stopping, crashed, starting}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done() and starting.exception() is None:
                 await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
-            error = _failure(app, starting)
+            error = _failure(app, starting, has_joined=tables.has_joined)
             say("stopping" if error is None else f"failed: {_told(error)}")
             for task in (crashed, watching, starting):
                 task.cancel()
@@ -338,12 +338,14 @@ class _NotStarted(Exception):
     """The brokers went away between the first question and the join."""
 
 
-def _failure(app: BatchApp, starting: asyncio.Future[Any]) -> BaseException | None:
+def _failure(app: BatchApp, starting: asyncio.Future[Any], *, has_joined: bool) -> BaseException | None:
     """Why the app ends; None if it was told to."""
     error = app.crash_reason
     if error is None and starting.done():
         error = starting.exception()
+    # Faust's start may come to its end although the consumer's thread has crashed meanwhile.
     is_started = starting.done() and starting.exception() is None
+    is_started = is_started and (has_joined or not isinstance(error, KafkaConnectionError))
     instance_id = app.conf.consumer_group_instance_id
     if instance_id and isinstance(error, KafkaError) and _UNKNOWN in repr(error):
         return SameInstance(instance_id)
