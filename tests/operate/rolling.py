@@ -96,14 +96,15 @@ class Rolling(Chaos):
 
     async def _break(self) -> None:
         await asyncio.sleep(_STEADY_S)
-        began = time.time()
-        for release in self._order:
-            self.releases.release = release
-            self.say(f"rolling out {'the other release' if release != ROOT else 'this release'}")
-            for worker in list(self.releases.running.values()):
-                await self._restart(worker)
-            await asyncio.sleep(_STEADY_S)
-        self.rolled = (began, time.time())
+        async with self.sender.without_transactions():  # one that its sender leaves open stops a partition, too
+            began = time.time()
+            for release in self._order:
+                self.releases.release = release
+                self.say(f"rolling out {'the other release' if release != ROOT else 'this release'}")
+                for worker in list(self.releases.running.values()):
+                    await self._restart(worker)
+                await asyncio.sleep(_STEADY_S)
+            self.rolled = (began, time.time())
 
     async def _restart(self, worker: Worker) -> None:
         asked = time.monotonic()
