@@ -13,6 +13,8 @@ from models.refusal import Refusal
 from models.standing import Standing, policy_choice
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from models.enforcement import Action
     from models.records import Control
 
@@ -72,10 +74,8 @@ class Everybody:
 
     def start_with(self, policies: Policies) -> None:
         """At a start: these hold as long as none has come by the controls. Raises ValueError on a changed version."""
-        known = {policy.label: policy for policy in self.versions}
-        for policy in policies.versions:
-            if known.get(policy.label, policy) != policy:
-                raise ValueError(f"{policy.label} was another policy before: a version's content never changes")
+        if (changed := self._changed(policies.versions)) is not None:
+            raise ValueError(changed)
         if len(self.in_force) == 1 and self.in_force[0].policies != policies:
             self.in_force.clear()
             self.add_policies(FIRST_INSTANT - 1, "", policies)
@@ -108,11 +108,16 @@ class Everybody:
 
     def check_versions(self, control: Control) -> None:
         """Raise Refusal if `policies` change what a version says (§3)."""
+        if (changed := self._changed(control.policies or ())) is not None:
+            raise Refusal("conflict", "policies", f"policies: {changed}")
+
+    def _changed(self, policies: Iterable[Policy]) -> str | None:
+        """What is wrong if one of them is a known version with another content."""
         known = {policy.label: policy for policy in self.versions}
-        for policy in control.policies or ():
+        for policy in policies:
             if known.get(policy.label, policy) != policy:
-                message = f"policies: {policy.label} was another policy before: a version's content never changes"
-                raise Refusal("conflict", "policies", message)
+                return f"{policy.label} was another policy before: a version's content never changes"
+        return None
 
     # -- stops ------------------------------------------------------------------------------------------------------
 

@@ -115,8 +115,10 @@ class Costs(Log):
         last = len(self.parts) - 1
         entry = self._ENTRY.pack(ended_at, cost >> self._LOW_BITS, cost & self._LOW)
         if len(self.parts[last]) + len(entry) > 2 * _PART_BYTES:
-            self._replace([*self.parts, entry]) if last == 0 else self.parts.append(entry)
             last += 1
+            if last == 1:  # what stood in the head goes to rows
+                self.changed.add(0)
+            self.parts.append(entry)
         else:
             self.parts[last] += entry
         self.changed.add(last)
