@@ -152,12 +152,12 @@ def test_it_outlives_its_broker(tmp_path: Path, start: Callable[..., WorkerProce
         worker.wait_ready()
 
         kafka.kill()  # in a quiet hour: nothing has to be asked
-        wait_until(lambda: worker.metric("arrears_brokers_away") == 1, 40, lambda: worker.said)
+        wait_until(lambda: worker.metric("arrears_brokers_away") >= 1, 40, lambda: worker.said)
         kafka.start()
         wait_until(lambda: worker.metric("arrears_brokers_away") == 0, 40, lambda: worker.said)
 
         send(servers, [bill(f"a{number}") for number in range(10)], 2)
-        wait_until(lambda: worker.metric("arrears_records_total", topic="bills", outcome="accepted") == 10, 15)
+        wait_until(lambda: worker.metric("arrears_records_total", topic="bills", outcome="accepted") >= 10, 15)
         kafka.kill()  # before the marks
         time.sleep(4)
         assert worker.runs, worker.said
@@ -167,8 +167,10 @@ def test_it_outlives_its_broker(tmp_path: Path, start: Callable[..., WorkerProce
 
         send(servers, [payment(f"a{number}") for number in range(10)], 2)
         wait_until(lambda: commands(servers, 2)["a0"] == ["suspend", "restore"], 20, lambda: worker.said)
+        # What was not committed when the broker went was taken once more.
+        taken = worker.metric("arrears_records_total", topic="bills", outcome="accepted")
         send(servers, [bill(f"b{number}") for number in range(10)], 2)
-        wait_until(lambda: worker.metric("arrears_records_total", topic="bills", outcome="accepted") == 20, 90)
+        wait_until(lambda: worker.metric("arrears_records_total", topic="bills", outcome="accepted") >= taken + 10, 90)
         kafka.freeze()
         time.sleep(14)
         assert worker.runs, worker.said
