@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections import defaultdict
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
@@ -19,7 +21,7 @@ from models.account import ACTIVE, STATUS, WAITING, Account
 from models.enforcement import STATUSES, Action
 from models.everybody import Everybody, PoliciesFrom, Stop
 from models.instants import Duration, Instant
-from models.ledger import Changes, Movement, OpenBill
+from models.ledger import Changes, Movement, OpenBill, bill_order, movement_order
 from models.money import Fine, Money
 from models.packages import Prepaid, UsageBook
 from models.policy import Policies, Policy
@@ -28,7 +30,8 @@ from models.state_version import VERSION, VERSION_BYTES, WRITES, check_version
 from models.usage_log import Costs, Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
     from models.ledger import Ledger
     from models.usage_log import Log
@@ -154,11 +157,14 @@ def encode_account(account: Account, version: int = WRITES) -> tuple[bytes, Rows
 
 def _write_ledger(ledger: Ledger, changes: Changes, rows: Rows) -> None:
     ledger.unpack()
-    bills = ledger.known_bills()
-    movement_rows = _write_rows(
-        b"m", ledger.movements, lambda m: m.event_id, changes.movements, changes.movement_rows, rows
+    known = ledger.by_ids()
+    movements = _Collection(
+        b"m", ledger.movements, attrgetter("event_id"), movement_order, known.movements_of, known.movement_rows
     )
-    bill_rows = _write_rows(b"b", bills, lambda b: b.bill_id, changes.bills, changes.bill_rows, rows)
+    bills = _Collection(b"b", known.bills.values(), attrgetter("bill_id"), bill_order, known.bills_of, known.bill_rows)
+    movement_rows = movements.write(len(ledger.movements), changes.movements, changes.movement_rows, rows)
+    bill_rows = bills.write(len(known.bills), changes.bills, changes.bill_rows, rows)
+    known.movement_rows, known.bill_rows = movements.kept, bills.kept
     ledger.changes = Changes(movement_rows, bill_rows) if movement_rows or bill_rows else None
 
 
@@ -179,28 +185,64 @@ def _encode_with_rows(account: Account, ledger: Ledger, changes: Changes) -> byt
     return head
 
 
-def _write_rows(
-    kind: bytes,
-    items: list[_Item],
-    name: Callable[[_Item], str],
-    changed: set[str],
-    number: int,
-    rows: Rows,
-) -> int:
-    """Encode the buckets with a changed item; returns how many there are now (0: the items stay in the head)."""
-    wanted = _row_number(len(items), number)
-    buckets = {_bucket(item_id, wanted) for item_id in changed} if wanted else set()
-    if wanted != number:
-        rows.update({_row(kind, bucket): None for bucket in range(number)})
-        buckets = set(range(wanted))
-    if buckets:
-        content: dict[int, list[_Item]] = {bucket: [] for bucket in buckets}
-        for item in items:
-            bucket = _bucket(name(item), wanted)
-            if bucket in content:
-                content[bucket].append(item)
-        rows.update({_row(kind, bucket): _encode(found) for bucket, found in content.items()})
-    return wanted
+class _Collection(Generic[_Item]):
+    """Movements or bills on their way to rows."""
+
+    def __init__(
+        self,
+        kind: bytes,
+        items: Iterable[_Item],
+        name: Callable[[_Item], str],
+        order: Callable[[_Item], tuple[object, ...]],
+        find: Callable[[str], list[_Item]],
+        kept: list[list[_Item]],
+    ) -> None:
+        self._kind = kind
+        self._items = items
+        self._name = name
+        #: A row's bytes are the same, however its items came.
+        self._order: Any = order
+        self._find = find
+        #: What each row holds. Empty: not known.
+        self.kept = kept
+
+    def write(self, size: int, changed: set[str], number: int, rows: Rows) -> int:
+        """Encode the rows with a changed item; returns how many there are now (0: the items stay in the head)."""
+        wanted = _row_number(size, number)
+        if wanted != number:
+            rows.update({_row(self._kind, bucket): None for bucket in range(number)})
+        if not wanted:
+            self.kept = []
+            return 0
+        buckets = {_bucket(item_id, wanted) for item_id in changed} if wanted == number else set(range(wanted))
+        if buckets and (len(self.kept) != wanted or not self._keep(changed, wanted)):
+            self.kept = self._sorted_out(wanted)
+        for bucket in buckets:
+            self.kept[bucket].sort(key=self._order)
+            rows[_row(self._kind, bucket)] = _encode(self.kept[bucket])
+        return wanted
+
+    def _keep(self, changed: set[str], number: int) -> bool:
+        """Bring what is kept up to date. False if it cannot be told: something is gone, or two have one id."""
+        name, found = self._name, defaultdict[int, list[_Item]](list)
+        for item_id in changed:
+            found[_bucket(item_id, number)] += self._find(item_id)
+        for bucket, items in found.items():
+            here = set(map(id, items))
+            stays = []
+            for item in self.kept[bucket]:
+                if name(item) not in changed:
+                    stays.append(item)
+                elif id(item) not in here:
+                    return False
+            self.kept[bucket] = stays + items
+        return True
+
+    def _sorted_out(self, number: int) -> list[list[_Item]]:
+        content: list[list[_Item]] = [[] for _ in range(number)]
+        for item in self._items:
+            content[_bucket(self._name(item), number)].append(item)
+        return content
 
 
 def _row_number(size: int, number: int) -> int:

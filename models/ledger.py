@@ -161,17 +161,34 @@ class Known(msgspec.Struct, gc=False):
     bills: dict[str, OpenBill] = {}
     bill_events: dict[str, Movement] = {}
     payment_events: dict[str, Movement] = {}
+    control_events: dict[str, Movement] = {}
     #: When a payment of this id was made.
     topups: dict[str, Instant] = {}
+    #: Of a ledger in rows: what stands in each as it was written last. Empty: not known.
+    movement_rows: list[list[Movement]] = []
+    bill_rows: list[list[OpenBill]] = []
 
     def add(self, movement: Movement) -> None:
         """A movement, by its id."""
-        if movement.kind in _BILL_KINDS:
-            self.bill_events[movement.event_id] = movement
-        elif movement.kind in _PAYMENTS:
-            self.payment_events[movement.event_id] = movement
-            if movement.kind == TOPUP:
-                self.topups[movement.ref] = movement.at
+        self.events(movement.kind)[movement.event_id] = movement
+        if movement.kind == TOPUP:
+            self.topups[movement.ref] = movement.at
+
+    def events(self, kind: int) -> dict[str, Movement]:
+        """Where movements of this kind are: ids are unique within a topic."""
+        if kind in _BILL_KINDS:
+            return self.bill_events
+        return self.payment_events if kind in _PAYMENTS else self.control_events
+
+    def movements_of(self, event_id: str) -> list[Movement]:
+        """Those with this id, one of a topic at most: of two the newer."""
+        found = (self.bill_events.get(event_id), self.payment_events.get(event_id), self.control_events.get(event_id))
+        return [movement for movement in found if movement is not None]
+
+    def bills_of(self, bill_id: str) -> list[OpenBill]:
+        """The bill with this id, if there is one."""
+        bill = self.bills.get(bill_id)
+        return [] if bill is None else [bill]
 
 
 #: From so many items on an array's beginning has 3 bytes, or 5.
@@ -271,7 +288,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         if len(known.bills) == len(self.bills):
             return []
         here = {bill.bill_id for bill in self.bills}
-        return sorted((bill for bill in known.bills.values() if bill.bill_id not in here), key=_bill_order)
+        return sorted((bill for bill in known.bills.values() if bill.bill_id not in here), key=bill_order)
 
     def _drop_known(self) -> None:
         if self.known is not None:
@@ -292,7 +309,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             self.covered += self.packed_bill_count
             self.packed_bills, self.packed_bill_count = b"", 0
 
-    def _by_ids(self) -> Known:
+    def by_ids(self) -> Known:
         """What is not packed, by its ids."""
         known = self.known
         if known is None:
@@ -307,37 +324,33 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
     def resume(self, movements: list[Movement] | None, bills: list[OpenBill] | None) -> None:
         """Take in what was in rows (None: it was not), in any order."""
         if movements is not None:
-            self.movements = sorted(movements, key=_order)
+            self.movements = sorted(movements, key=movement_order)
         if bills is not None:
-            bills.sort(key=_bill_order)
+            bills.sort(key=bill_order)
             ahead = {movement.ref for movement in self.movements[self.folded :] if movement.kind == ISSUED}
             self.bills = [bill for bill in bills if bill.bill_id not in ahead]
             self.ahead = [bill for bill in bills if bill.bill_id in ahead]
-
-    def known_bills(self) -> list[OpenBill]:
-        """Every bill that is not packed and not forgotten, in the order in which payments cover them."""
-        return sorted(self._by_ids().bills.values(), key=_bill_order)
 
     # -- what comes in ----------------------------------------------------------------------------------------------
 
     def known_bill_event(self, event_id: str, horizon: Instant) -> Movement | None:
         """The movement of a record of `bills` with this id, unless it is forgotten."""
-        known = (self.known or self._by_ids()).bill_events.get(event_id)
+        known = (self.known or self.by_ids()).bill_events.get(event_id)
         if known is None:
             if not self.packed_movements or _pack(event_id) not in self.packed_movements:  # nearly always
                 return None
             self.unpack()
-            known = self._by_ids().bill_events.get(event_id)
+            known = self.by_ids().bill_events.get(event_id)
         return known if known is not None and known.at >= horizon else None
 
     def known_payment_event(self, event_id: str, horizon: Instant) -> Movement | None:
         """The movement of a record of `payments` with this id, unless it is forgotten."""
-        known = (self.known or self._by_ids()).payment_events.get(event_id)
+        known = (self.known or self.by_ids()).payment_events.get(event_id)
         if known is None:
             if not self.packed_movements or _pack(event_id) not in self.packed_movements:
                 return None
             self.unpack()
-            known = self._by_ids().payment_events.get(event_id)
+            known = self.by_ids().payment_events.get(event_id)
         return known if known is not None and known.at >= horizon else None
 
     def issue(self, record: Bill, crc: int, horizon: Instant) -> list[tuple[Source, Refusal]]:
@@ -347,7 +360,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             raise Refusal("conflict", "bill_id", f"bill {bill_id} has been issued already by another event")
         movement = Movement(at, ISSUED, record.event_id, -amount, bill_id, crc)
         self._insert(movement)
-        known = self.known or self._by_ids()
+        known = self.known or self.by_ids()
         bill = known.bills[bill_id] = OpenBill(bill_id, at, amount, at)
         known.bill_events[record.event_id] = movement
         if self.changes is not None:
@@ -363,7 +376,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             self.waiting.append(Waiting(movement, record.amount, record.currency, origin()))
         else:
             self._change(bill, movement, record.amount)
-            self._by_ids().bill_events[record.event_id] = movement
+            self.by_ids().bill_events[record.event_id] = movement
         return bill is not None
 
     def pay(self, record: Payment, crc: int, horizon: Instant) -> None:
@@ -379,7 +392,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             delta = -delta if kind == DEBIT else 0
         movement = Movement(record.at, kind, record.event_id, delta, payment_id, crc)
         self._insert(movement)
-        known = self.known or self._by_ids()
+        known = self.known or self.by_ids()
         known.payment_events[record.event_id] = movement
         if kind == TOPUP:
             known.topups[payment_id] = record.at
@@ -390,12 +403,14 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             assert record.balance is not None  # the contract's model requires it
             self.opened_at = record.at
             self.opened_since = record.arrears_since if record.status in ("in_arrears", "suspended") else None
-            self._insert(Movement(record.at, OPENING, record.event_id, record.balance, "", crc))
+            movement = Movement(record.at, OPENING, record.event_id, record.balance, "", crc)
         elif record.kind == "credit_limit":
             assert record.amount is not None
-            self._insert(Movement(record.at, LIMIT, record.event_id, record.amount, "", crc))
+            movement = Movement(record.at, LIMIT, record.event_id, record.amount, "", crc)
         else:
-            self._insert(Movement(record.at, REOPEN, record.event_id, 0, "", crc))
+            movement = Movement(record.at, REOPEN, record.event_id, 0, "", crc)
+        self._insert(movement)
+        self.by_ids().add(movement)
 
     def refuse_waiting(self, settled: Instant, horizon: Instant, currency: str | None) -> list[tuple[Source, Refusal]]:
         """Give up on the changes dated `settled` or before: every bill up to then is in."""
@@ -531,22 +546,22 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
     # -- bills ------------------------------------------------------------------------------------------------------
 
     def _bill(self, bill_id: str, horizon: Instant) -> OpenBill | None:
-        bill = (self.known or self._by_ids()).bills.get(bill_id)
+        bill = (self.known or self.by_ids()).bills.get(bill_id)
         if bill is None:
             if not self.packed_bills or _pack(bill_id) not in self.packed_bills:  # nearly always
                 return None
             self.unpack()
-            bill = self._by_ids().bills.get(bill_id)
+            bill = self.by_ids().bills.get(bill_id)
         if bill is not None and self._is_forgotten(bill, horizon):
             self.fold(horizon)
-            return self._by_ids().bills.get(bill_id)
+            return self.by_ids().bills.get(bill_id)
         return bill
 
     def _topup(self, payment_id: str) -> Instant | None:
-        paid_at = (self.known or self._by_ids()).topups.get(payment_id)
+        paid_at = (self.known or self.by_ids()).topups.get(payment_id)
         if paid_at is None and self.packed_movements and _pack(payment_id) in self.packed_movements:
             self.unpack()
-            return self._by_ids().topups.get(payment_id)
+            return self.by_ids().topups.get(payment_id)
         return paid_at
 
     def _change(self, bill: OpenBill, movement: Movement, total: Money) -> None:
@@ -585,19 +600,21 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         if movement.at > bill.changed_at:
             return bill.final, None
         self.unpack()
-        key = _order(movement)
-        later = [m for m in self.movements if m.kind in _BILL_KINDS and m.ref == bill.bill_id and _order(m) > key]
+        key = movement_order(movement)
+        later = [
+            m for m in self.movements if m.kind in _BILL_KINDS and m.ref == bill.bill_id and movement_order(m) > key
+        ]
         return bill.final + sum(m.delta for m in later), later[0] if later else None
 
     def _take_waiting(self, bill: OpenBill, currency: str, horizon: Instant) -> list[tuple[Source, Refusal]]:
         mine = [change for change in self.waiting if change.movement.ref == bill.bill_id]
         self.waiting = [change for change in self.waiting if change.movement.ref != bill.bill_id]
         refused = []
-        for change in sorted(mine, key=lambda change: _order(change.movement)):
+        for change in sorted(mine, key=lambda change: movement_order(change.movement)):
             try:
                 if self._is_new(change, horizon, currency):
                     self._change(bill, change.movement, change.total)
-                    self._by_ids().bill_events[change.movement.event_id] = change.movement
+                    self.by_ids().bill_events[change.movement.event_id] = change.movement
             except Refusal as refusal:
                 refused.append((change.source, refusal))
         return refused
@@ -615,7 +632,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
 
     def _unknown(self, change: Waiting) -> Refusal:
         self.unpack()
-        bill = self._by_ids().bills.get(change.movement.ref)
+        bill = self.by_ids().bills.get(change.movement.ref)
         if bill is not None:
             return self._dated_before(bill)
         message = f"bill {change.movement.ref} is not known: it was never issued, or is paid and forgotten"
@@ -636,7 +653,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         if not movements or movements[-1].at < movement.at:
             movements.append(movement)
             return
-        index = bisect_right(movements, _order(movement), key=_order)
+        index = bisect_right(movements, movement_order(movement), key=movement_order)
         movements.insert(index, movement)
         if index < self.folded:
             if not self.stale:
@@ -644,7 +661,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             self.stale = True
 
     def _fold_bill(self, movement: Movement) -> None:
-        bill = (self.known or self._by_ids()).bills[movement.ref]
+        bill = (self.known or self.by_ids()).bills[movement.ref]
         bills = self.bills
         bill.total -= movement.delta
         if self.changes is not None:
@@ -654,7 +671,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
                 bills.append(bill)
                 self.open_total += bill.total
                 return
-            index = bisect_right(bills, _bill_order(bill), key=_bill_order)
+            index = bisect_right(bills, bill_order(bill), key=bill_order)
             bills.insert(index, bill)
             if index < self.covered:
                 self.covered += 1
@@ -662,7 +679,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             self.open_total -= movement.delta
 
     def _is_covered(self, bill: OpenBill) -> bool:
-        return self.covered > 0 and _bill_order(bill) <= _bill_order(self.bills[self.covered - 1])
+        return self.covered > 0 and bill_order(bill) <= bill_order(self.bills[self.covered - 1])
 
     def _cover(self, horizon: Instant) -> None:
         """Everything of the instant is in: move the line between the covered bills and the open ones.
@@ -690,7 +707,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         if self.stale:
             return
         self.unpack()
-        movements, known = self.movements, self._by_ids()
+        movements, known = self.movements, self.by_ids()
         base = self.base = self.base or Fold()
         count = 0
         while count < self.folded and movements[count].at < horizon:
@@ -700,7 +717,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
             base.add(movement, self.opened_since)
             if self.changes is not None:
                 self.changes.movements.add(movement.event_id)
-            events = known.bill_events if movement.kind in _BILL_KINDS else known.payment_events
+            events = known.events(movement.kind)
             if events.get(movement.event_id) is movement:
                 del events[movement.event_id]
             if movement.kind == TOPUP and known.topups.get(movement.ref) == movement.at:
@@ -734,7 +751,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
         self.bills[:] = [bill for bill in self.bills if bill.bill_id not in ids]
         if self.changes is not None:
             self.changes.bills |= ids
-        known = self._by_ids()
+        known = self.by_ids()
         for bill_id in ids:
             del known.bills[bill_id]
 
@@ -747,7 +764,7 @@ class Ledger(msgspec.Struct, array_like=True, gc=False):
                 in_window[movement.ref] = in_window.get(movement.ref, 0) + movement.delta
                 if movement.kind == ISSUED:
                     issued.add(movement.ref)
-        known = self._by_ids().bills
+        known = self.by_ids().bills
         for bill in known.values():
             bill.total = bill.final + in_window.get(bill.bill_id, 0)
             bill.covered_at = None
@@ -776,9 +793,11 @@ def check_currency(currency: str, of_account: str) -> None:
         raise Refusal("currency_mismatch", "currency", message)
 
 
-def _order(movement: Movement) -> tuple[Instant, int, str]:
+def movement_order(movement: Movement) -> tuple[Instant, int, str]:
+    """The order in which movements are folded."""
     return movement.at, movement.kind, movement.event_id
 
 
-def _bill_order(bill: OpenBill) -> tuple[Instant, str]:
+def bill_order(bill: OpenBill) -> tuple[Instant, str]:
+    """The order in which payments cover bills."""
     return bill.issued_at, bill.bill_id

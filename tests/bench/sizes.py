@@ -54,8 +54,8 @@ class Sizes:
 
 
 FULL: Final = Sizes(
-    records=1_000_000,
-    accounts=100_000,
+    records=250_000,
+    accounts=25_000,
     stored=1_000_000,
     few=10_000,
     moved=50_000,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from models import store
+from models import codec, store
 from models.account import Account
 from models.codec import (
     INLINE,
@@ -29,6 +29,7 @@ from models.store import AccountStore
 from tests.models.golden_states import (
     STATES,
     bill,
+    control,
     file_of,
     journal_of,
     outcome,
@@ -135,6 +136,24 @@ def test_an_account_of_any_history_comes_back_as_it_was(history: History, decide
         if number == committed_at:
             partition.commit()
     round_trip(partition)
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), phases=PHASES)
+@given(history=histories(most=25), random=st.randoms(use_true_random=False))
+def test_rows_hold_what_the_account_holds_after_every_record(history: History, random: Any) -> None:
+    """Whether it has been open all the time, and in whichever order its records came."""
+    partition = Partition(BUILT_IN if history[1] is None else _policies(history[1]))
+    records = records_of(history)
+    clocks = [record.at for record in records]
+    random.shuffle(records)
+    with mock.patch.object(codec, "INLINE", 2), mock.patch.object(codec, "_ROW_LEAST", 1):
+        for clock, record in zip(clocks, records, strict=True):
+            partition.monitor.clock = clock
+            partition.monitor.remember_from(min(clock, clocks[0] + 60 * 24 * HOUR))
+            partition.apply(record)
+            if random.random() < 0.7:
+                partition.decide(clock)
+            round_trip(partition)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -353,6 +372,38 @@ def test_rows_shrink_back_into_the_head_and_grow_again() -> None:
         assert (in_journal(partition, "a1")[1] != {}) == (after > later)
         round_trip(partition)
     assert partition.account().unpaid_bills_count == 3 * INLINE + 3
+
+
+def test_records_of_several_topics_with_one_id_are_all_kept_in_rows() -> None:
+    partition = _with_open_bills(2 * INLINE)
+    for hour in (1, 2):
+        same = {"event_id": f"same-{hour}"}
+        partition.clock(hour)
+        assert bill(partition, f"same-{hour}", "1", hour, **same)
+        assert top_up(partition, f"same-{hour}", "1", hour, **same)
+        assert control(partition, "credit_limit", hour, amount="7", **same)
+        partition.decide_after(hour)
+        changes_of(partition)
+        round_trip(partition)
+    assert len(partition.monitor.accounts["a1"].ledger.movements) == 2 * INLINE + 6
+
+
+def test_an_id_that_comes_again_once_it_is_forgotten_stands_in_a_row_twice() -> None:
+    """What is forgotten is folded away later, many at a time."""
+    partition = _with_open_bills(2 * INLINE)
+    assert top_up(partition, 1, "1", 0)
+    partition.decide_after(0.1)
+    changes_of(partition)
+    later = 46 * 24
+    partition.clock(later)
+    partition.monitor.remember_from(partition.monitor.clock)
+    assert top_up(partition, 1, "1", later, payment_id="other")
+    changes_of(partition)
+    assert sum(m.event_id == "p1" for m in partition.monitor.accounts["a1"].ledger.movements) == 2
+    round_trip(partition)
+    partition.decide_after(later)
+    changes_of(partition)
+    round_trip(partition)
 
 
 def test_usage_that_is_billed_leaves_no_rows_of_cost() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: How often is looked; what is measured is late by so much at most.
 LOOK_EVERY_S: Final = 0.1
 #: All is told when for so long next to nothing has come: marks go on falling, a few a second.
-_QUIET_S: Final = 3.0
+_QUIET_S: Final = 10.0
 _NEXT_TO_NOTHING: Final = 0.001
 _WITHIN_S: Final = 900.0
 
