@@ -11,6 +11,6 @@ The peers: the worker beside Kafka Streams and Quix Streams on one broker (`test
 Live: what is on a broker only: latency, an idle worker, marks that fall together, uneven loads, replays, recovery
 (`tests.bench.scenes`).
 
-Nothing here fails because something was slow. A whole run takes some 45 minutes, in which the machine should have
+Nothing here fails because something was slow. A whole run takes about an hour, in which the machine should have
 nothing else to do; it is kept in `results`, and the README's tables are made from the newest of them.
 """
