@@ -45,13 +45,6 @@ class Tally:
         self.owed: Counter[tuple[str, str]] = Counter()
         self.pending = 0
 
-    def change(self, before: bytes | None, after: bytes | None) -> None:
-        """An account's head is another now."""
-        for head, sign in ((before, -1), (after, 1)):
-            if head is not None:
-                seen = peek(head)
-                self.add(seen.summary, seen.owed, seen.currency, sign)
-
     def add(self, summary: int, owed: Money, currency: str | None, sign: int) -> None:
         """One account more of this summary, or with `sign` -1 one less."""
         status = STATUSES[summary & STATUS]
@@ -136,8 +129,12 @@ class AccountStore:
         return sorted({*closed, *opened})
 
     def peeks(self) -> Iterator[tuple[str, Peek]]:
-        """What a monitor that takes over has to know of each account, without decoding it."""
-        return ((account_id, peek(head)) for account_id, head in self._heads.items())
+        """What a monitor that takes over has to know of each account, without decoding it; the tally is made of it."""
+        tally = self.tally = Tally()
+        for account_id, head in self._heads.items():
+            seen = peek(head)
+            tally.add(seen.summary, seen.owed, seen.currency, 1)
+            yield account_id, seen
 
     # -- bytes ------------------------------------------------------------------------------------------------------
 
@@ -196,15 +193,16 @@ class AccountStore:
             self.large.pop(account_id, None)
 
     def recover(self, key: bytes, value: bytes | None) -> None:
-        """Take in one record of the journal, in its order."""
-        name, separator, row = key.partition(_SEPARATOR)
-        account_id = name.decode()
-        if not separator:
-            self.tally.change(self._heads.get(account_id), value)
+        """Take in one record of the journal, in its order; `peeks` follows the last."""
+        if _SEPARATOR in key:
+            name, _, row = key.partition(_SEPARATOR)
+            account_id = name.decode()
+            self._keep(account_id, self._rows.setdefault(account_id, {}), row, value)
+            head = self._heads.get(account_id, b"")
+        else:
+            account_id, head = key.decode(), value or b""
             if value is None:
                 self._heads.pop(account_id, None)
             else:
                 self._heads[account_id] = value
-        else:
-            self._keep(account_id, self._rows.setdefault(account_id, {}), row, value)
-        self._weigh(account_id, self._heads.get(account_id, b""))
+        self._weigh(account_id, head)

@@ -1,7 +1,7 @@
 """What lies ahead of the accounts of a partition, counted now and then for the metrics.
 
-Nothing depends on it, so it takes its time: a few accounts at a time, between the work of the partition, and it rests
-for far longer than it counts. It looks at copies of what was committed last.
+Nothing depends on it, so it takes its time: a few accounts at a time, one partition of a worker after the other, and
+it rests for far longer than it counts. It looks at copies of what was committed last.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from models.account import Account
+    from models.codec import Peek
     from models.everybody import Everybody
     from models.instants import Instant
     from models.monitor import Terms
     from models.store import AccountStore
     from streams.metrics import PartitionMetrics
 
-#: Accounts between two pauses: what is looked at, and what is decoded, which takes some 50 µs each.
+#: Accounts between two rests: what is looked at, and what is decoded, which takes some 50 µs each.
 _LOOK_AT_ONCE: Final = 1000
-_DECODE_AT_ONCE: Final = 20
-#: Between two counts: so long at least, and so many times as long as a count takes.
+_DECODE_AT_ONCE: Final = 50
+#: It rests for so many times as long as it has counted; and between two counts of a partition so long at least.
+_REST_TIMES: Final = 40
 _REST_S: Final = 30.0
-_REST_TIMES: Final = 30
+#: No mark that lies further ahead is counted.
+_FURTHEST: Final = max(AHEAD.values()) * SECOND
 
 
 class Census(NamedTuple):
@@ -45,17 +48,22 @@ class Census(NamedTuple):
 
 
 async def keep_counting(
-    store: AccountStore, everybody: Everybody, terms: Terms, clock: Callable[[], Instant], metrics: PartitionMetrics
+    store: AccountStore,
+    everybody: Everybody,
+    terms: Terms,
+    clock: Callable[[], Instant],
+    metrics: PartitionMetrics,
+    counting: asyncio.Lock,
 ) -> None:
-    """Count, tell it to the metrics, and rest, until cancelled."""
+    """Count, tell it to the metrics, and rest, until cancelled; not while another partition is `counting`."""
     while True:
-        began = time.monotonic()
-        census = await count(store, everybody, terms, clock())
+        async with counting:
+            census = await count(store, everybody, terms, clock())
         metrics.marks_ahead = census.marks_ahead
         metrics.unconfirmed = census.unconfirmed
         oldest = census.oldest_unconfirmed
         metrics.oldest_unconfirmed = None if oldest is None else oldest / SECOND
-        await asyncio.sleep(max(_REST_S, _REST_TIMES * (time.monotonic() - began)))
+        await asyncio.sleep(_REST_S)
 
 
 async def count(store: AccountStore, everybody: Everybody, terms: Terms, now: Instant) -> Census:
@@ -64,10 +72,11 @@ async def count(store: AccountStore, everybody: Everybody, terms: Terms, now: In
     unconfirmed: list[Instant] = []
     subscribed = terms.live is not None and bool(terms.live.subscribers)
     looked_at = decoded = 0
+    began = time.monotonic()
     for account_id in list(store):
         looked_at += 1
         seen = store.seen(account_id)
-        if seen is not None and (seen.status in _WITH_MARKS or (subscribed and seen.is_active)):
+        if seen is not None and (_has_mark_within(seen, now + _FURTHEST) or (subscribed and seen.is_active)):
             decoded += 1
             account = store.copy_of(account_id)
             moment = Moment(terms.app_id, everybody, terms.live)
@@ -76,11 +85,17 @@ async def count(store: AccountStore, everybody: Everybody, terms: Terms, now: In
             unconfirmed += _unconfirmed(account, terms)
         if looked_at >= _LOOK_AT_ONCE or decoded >= _DECODE_AT_ONCE:
             looked_at = decoded = 0
-            await asyncio.sleep(0)
+            await asyncio.sleep(_REST_TIMES * (time.monotonic() - began))
+            began = time.monotonic()
     return Census(dict(marks), len(unconfirmed), min(unconfirmed, default=None))
 
 
 _WITH_MARKS: Final = frozenset(("in_arrears", "suspended"))
+
+
+def _has_mark_within(seen: Peek, latest: Instant) -> bool:
+    """Whether a suspend or a delete may come by then: none comes before the mark that is ahead of the account."""
+    return seen.status in _WITH_MARKS and seen.mark is not None and seen.mark <= latest
 
 
 def _marks_ahead(account: Account, moment: Moment) -> list[tuple[str, str]]:

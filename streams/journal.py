@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from streams.fetched import Partition
+    from streams.turns import Turns
 
 #: The key of the positions. No account has it: theirs are UTF-8, which knows no such byte.
 CHECKPOINT: Final = b"\xff@checkpoint"
@@ -150,14 +151,14 @@ class Journal:
 
     # -- recovering -------------------------------------------------------------------------------------------------
 
-    async def recover(self, take: Callable[[bytes, bytes | None], None]) -> dict[str, int]:
+    async def recover(self, take: Callable[[bytes, bytes | None], None], turns: Turns) -> dict[str, int]:
         """Hand every committed record of the state to `take`, oldest first; returns the positions: topic, next offset.
 
         A key comes again when it was written again; the value None says that it is gone. Raises Lost, OffsetGone when
         the state was cut off, NewerState, and what `take` raises.
         """
         state: Partition = (self.state_topic, self.partition)
-        positions: dict[str, int] = {}
+        checkpoint: bytes | None = None
         reader = Watermarks(self._client, timeout_s=self._timeout_s)
         try:
             async with reader:
@@ -169,15 +170,16 @@ class Journal:
                     raise OffsetGone(state, 0, position, end)
                 async with aclosing(read_partition(reader, state, position, end)) as chunks:
                     async for records in chunks:
-                        for record in records:
-                            key = record.key
-                            if key == CHECKPOINT:
-                                positions = decode_positions(record.value)
-                            elif key is not None:
-                                take(key, record.value)
+                        async with turns.turn():
+                            for record in records:
+                                key = record.key
+                                if key == CHECKPOINT:
+                                    checkpoint = record.value
+                                elif key is not None:
+                                    take(key, record.value)
         except (Unanswered, KafkaError) as error:
             raise self._lost(error, "could not be recovered") from error
-        return positions
+        return decode_positions(checkpoint)
 
     async def _settled_end(self, reader: Watermarks, place: Partition) -> int:
         """The end of a partition that only journals write, once no transaction is open in it.

@@ -15,7 +15,9 @@ Laws of this file:
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from bisect import bisect_left
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from streams.payments_watch import Heard
     from streams.topic_design import AppTopics
     from streams.transport import Consumer, RecordBatch
+    from streams.turns import Turns
     from streams.watermarks import Ends
 
 #: Rows of the state that are no account's: theirs are UTF-8, which knows no such byte.
@@ -72,10 +75,12 @@ _END_BY_THEMSELVES: Final = frozenset(("clock_skew", "payments_silence"))
 _LOOK_AGAIN_S: Final = 5.0
 
 #: Accounts decided on without letting anybody else in; and in one transaction.
-_DECIDE_AT_ONCE: Final = 200
+_DECIDE_AT_ONCE: Final = 100
 _DECIDE_MOST: Final = 5_000
 #: Records applied without letting anybody else in.
-_APPLY_AT_ONCE: Final = 4_000
+_APPLY_AT_ONCE: Final = 200
+#: While there is more to apply, a transaction is gathered for so long.
+_GATHER_MOST_S: Final = 1.0
 #: Bytes of values applied in one transaction: by so much an account can grow before it is looked at again. With what it
 #: may have had before (`store.FULL_BYTES`) its head stays within the largest record of a journal.
 _APPLY_BYTES: Final = 4 << 20
@@ -176,6 +181,10 @@ class Context:
     heard_elsewhere: Callable[[], Awaitable[Heard]]
     #: Where batches come from, to be paused and to go on.
     consumer: Callable[[], Consumer]
+    #: Whatever takes long is done in one of these.
+    turns: Turns
+    #: One table at a time counts what lies ahead.
+    counting: asyncio.Lock
     say: Callable[[str], None]
 
 
@@ -221,6 +230,7 @@ class Table:
         self._failure: BaseException | None = None
         self._work = asyncio.Event()
         self._moved = asyncio.Event()
+        self._arrived = asyncio.Event()
         self._committing = asyncio.Lock()
         self._rows: dict[bytes, bytes] = {}
         self._committed_at = self._decided_at = self._asked_at = time.monotonic()
@@ -243,7 +253,7 @@ class Table:
         context, began = self.context, time.monotonic()
         self.metrics.recovering = True
         await self.journal.start()
-        self.next = await self.journal.recover(self._recover)
+        self.next = await self.journal.recover(self._recover, context.turns)
         everybody_row, kept_row = self._rows.get(EVERYBODY_KEY), self._rows.get(PARTITION_KEY)
         everybody = (
             Everybody(context.policies, context.terms.history)
@@ -264,7 +274,8 @@ class Table:
         self.durable = dict(self.next)
         self.store.take_outgrown()  # they were put on hold when they grew
         self._stops = set(everybody.stops)
-        self.monitor = Monitor(everybody, context.terms, self.store)
+        async with context.turns.turn():
+            self.monitor = Monitor(everybody, context.terms, self.store)
         self.monitor.remember_from(self.kept.complete)
         self.metrics.recovering = self.metrics.brokers_away = False
         context.metrics.recovery_seconds.observe(time.monotonic() - began)
@@ -296,14 +307,14 @@ class Table:
     # -- records ----------------------------------------------------------------------------------------------------
 
     def take(self, batch: RecordBatch) -> bool:
-        """Apply a batch, or keep it until it may be applied. False if records before it are missing."""
+        """Keep a batch until it may be applied. False if records before it are missing."""
         inbox = self._inbox[batch.topic]
         expected = inbox[-1].next if inbox else self.next[batch.topic]
         if batch.start > expected:
             return False
         if batch.next > expected:
             inbox.append(batch)
-            self._drain()
+            self._arrived.set()
             if batch.topic not in self._paused and sum(len(one.records) for one in inbox) > _INBOX_MOST:
                 self._paused.add(batch.topic)
                 self.context.consumer().pause((batch.topic, self.partition))
@@ -322,8 +333,27 @@ class Table:
         """A rebalance has ended all pauses."""
         self._paused.clear()
 
-    def _drain(self) -> bool:
-        """Apply what lies in the inbox, as far as the fence and the size of a transaction let; whether anything was."""
+    async def _keep_applying(self) -> None:
+        """What arrives, whatever else goes on, until cancelled."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            await self._drain()
+
+    async def _drain(self) -> bool:
+        """Apply what lies in the inbox, as far as a turn goes; whether anything was."""
+        if not any(self._inbox.values()):
+            return False
+        has_moved = False
+        async with self.context.turns.turn() as turn:
+            while self._apply_some():
+                has_moved = True
+                if not await turn.goes_on():
+                    break
+        return has_moved
+
+    def _apply_some(self) -> bool:
+        """A few records of the inbox, as far as the fence and the size of a transaction let; whether anything was."""
         if self._failure is not None:
             return False
         room, moved = _APPLY_AT_ONCE, False
@@ -333,7 +363,7 @@ class Table:
                     limit = self._limit(topic)
                     if limit is not None and self.next[topic] >= limit:
                         break
-                    room -= self._apply_batch(inbox[0], limit)
+                    room -= self._apply_batch(inbox[0], limit, room)
                     moved = True
                     if self.next[topic] >= inbox[0].next:
                         inbox.popleft()
@@ -360,13 +390,16 @@ class Table:
             return None
         return fence.ends[topic]
 
-    def _apply_batch(self, batch: RecordBatch, limit: int | None) -> int:
-        """Apply the records of a batch from where the table stands up to the limit; returns how many."""
-        topic = batch.topic
-        start, end = self.next[topic], batch.next if limit is None else min(batch.next, limit)
-        records = batch.records
-        if start > batch.start or end < batch.next:
-            records = [record for record in records if start <= record.offset < end]
+    def _apply_batch(self, batch: RecordBatch, limit: int | None, most: int) -> int:
+        """Apply records of a batch from where the table stands up to the limit; returns how many."""
+        topic, records = batch.topic, batch.records
+        end = batch.next if limit is None else min(batch.next, limit)
+        first = bisect_left(records, self.next[topic], key=_offset_of)
+        past = len(records) if end == batch.next else bisect_left(records, end, lo=first, key=_offset_of)
+        if past - first > most:
+            past = first + most
+            end = records[past].offset
+        records = records[first:past]
         size = sum(len(record.value or b"") for record in records)
         if self._pending_bytes + size > _APPLY_BYTES:
             records, rest = self._cut(records)
@@ -469,9 +502,10 @@ class Table:
         """Fence, decide, commit, until it fails; the error is raised."""
         monitor = self.monitor
         counting = asyncio.ensure_future(
-            keep_counting(self.store, monitor.everybody, monitor.terms, self._now, self.metrics)
+            keep_counting(self.store, monitor.everybody, monitor.terms, self._now, self.metrics, self.context.counting)
         )
         counting.add_done_callback(self._counted)
+        applying = asyncio.ensure_future(self._keep_applying())
         try:
             while True:
                 await self._until_work()
@@ -479,6 +513,7 @@ class Table:
                 await self._cycle()
         finally:
             counting.cancel()
+            applying.cancel()
 
     def _counted(self, counting: asyncio.Future[None]) -> None:
         if not counting.cancelled() and (error := counting.exception()) is not None:
@@ -499,10 +534,11 @@ class Table:
     async def _gather(self) -> None:
         """Apply records for one transaction, until it is time for it."""
         while self._failure is None and not self._is_full:
-            if self._drain():
-                await asyncio.sleep(0)
+            has_moved = await self._drain()
+            since = time.monotonic() - self._committed_at
+            if has_moved and since < _GATHER_MOST_S:
                 continue
-            left = self._committed_at + self.context.commit_interval_s - time.monotonic()
+            left = self.context.commit_interval_s - since
             if left <= 0:
                 return
             self._moved.clear()
@@ -530,8 +566,7 @@ class Table:
                 await asyncio.sleep(_WAKE_S)
                 return
             self.metrics.brokers_away = False
-        if self._fence is None:  # a decision for an earlier instant may follow: views do not go back
-            self._take_usage_views()
+        await self._take_usage_views()
         if self._fence is not None and await self._opens(self._fence):
             await self._decide(self._fence)
         else:
@@ -608,31 +643,31 @@ class Table:
             left = until - time.monotonic()
             if left <= 0 or self._is_full:
                 return False
-            if not self._drain():
+            if not await self._drain():
                 self._moved.clear()
                 await _within(self._moved, left)
 
     async def _decide(self, fence: Fence) -> None:
         """Decide on everything that is due or touched, in as many transactions as it takes."""
         self._decided_at = time.monotonic()
+        self._fence = fence._replace(hold_until=math.inf)  # until the first accounts are decided on, which is soon
         self._remember(fence.at)
         self._check_clock()
         await self._check_payments(fence.at)
-        while True:
-            for _ in range(0, _DECIDE_MOST, _DECIDE_AT_ONCE):
-                if self._is_uncovered:
-                    break
-                self._decide_some(fence.at)
-                if not self.monitor.is_deciding:
-                    break
-                self._fence = None  # what was held back may come: its accounts wait for the next fence
-                await asyncio.sleep(0)
-            is_done = self._is_uncovered or not self.monitor.is_deciding
-            if is_done:
-                self._fence = None
-            await self.flush()
-            if is_done:
-                return
+        room, is_done = _DECIDE_MOST, False
+        while not is_done:
+            async with self.context.turns.turn() as turn:
+                while True:
+                    if not self._is_uncovered:
+                        self._decide_some(fence.at)
+                        room -= _DECIDE_AT_ONCE
+                    is_done = self._is_uncovered or not self.monitor.is_deciding
+                    self._fence = None  # what was held back may come: its accounts wait for the next fence
+                    if is_done or room <= 0 or not await turn.goes_on():
+                        break
+            if is_done or room <= 0:
+                room = _DECIDE_MOST
+                await self.flush()
 
     def _decide_some(self, at: Instant) -> None:
         try:
@@ -649,12 +684,14 @@ class Table:
         if published.commands or published.notices or published.dead_letters:
             self._sent.append(published)
 
-    def _take_usage_views(self) -> None:
+    async def _take_usage_views(self) -> None:
         """Some of the accounts of which only usage or packages have changed, each once a minute at most."""
-        now = self._now()
-        if self.monitor.has_usage_views(now):
-            views = self.monitor.take_usage_views(now, _USAGE_VIEWS_MOST)
-            self._publish(self.context.topics.accounts, [account_message(view) for view in views])
+        if not self.monitor.has_usage_views(self._now()):
+            return
+        async with self.context.turns.turn():
+            if self._fence is None:  # a decision for an earlier instant may follow: views do not go back
+                views = self.monitor.take_usage_views(self._now(), _USAGE_VIEWS_MOST)
+                self._publish(self.context.topics.accounts, [account_message(view) for view in views])
 
     def _publish(self, topic: str, messages: list[Message]) -> None:
         if messages:
@@ -706,20 +743,21 @@ class Table:
 
     async def _commit(self, *, force: bool = False) -> None:
         async with self._committing:
-            self._check_failure()
-            letters = self.monitor.take_dead_letters()
-            self._publish(self.context.topics.dead_letters, [dead_letter_message(letter) for letter in letters])
-            for letter in letters:
-                self.context.metrics.dead_letters.labels(letter.topic, letter.error).inc()
-            state = self._take_changes()
-            rows = self._system_rows()
-            if force and not rows:
-                rows = {PARTITION_KEY: encode_kept(self.kept, self.context.state_version)}
-            self._rows.update(rows)
-            state += rows.items()
-            outputs, sent, positions = self._outputs, self._sent, dict(self.next)
-            self._outputs, self._sent, self._pending, self._pending_bytes = {}, [], 0, 0
-            self._committed_at = time.monotonic()
+            async with self.context.turns.turn():
+                self._check_failure()
+                letters = self.monitor.take_dead_letters()
+                self._publish(self.context.topics.dead_letters, [dead_letter_message(letter) for letter in letters])
+                for letter in letters:
+                    self.context.metrics.dead_letters.labels(letter.topic, letter.error).inc()
+                state = self._take_changes()
+                rows = self._system_rows()
+                if force and not rows:
+                    rows = {PARTITION_KEY: encode_kept(self.kept, self.context.state_version)}
+                self._rows.update(rows)
+                state += rows.items()
+                outputs, sent, positions = self._outputs, self._sent, dict(self.next)
+                self._outputs, self._sent, self._pending, self._pending_bytes = {}, [], 0, 0
+                self._committed_at = time.monotonic()
             began = steady_now()
             is_let_go = False
             committing = asyncio.ensure_future(self.journal.commit(state, outputs, positions))
@@ -814,6 +852,10 @@ class Table:
         """Let go of the journal, within a few seconds."""
         self._failure = self._failure or asyncio.CancelledError()
         await self.journal.stop()
+
+
+def _offset_of(record: Record) -> int:
+    return record.offset
 
 
 def _full(account_id: str) -> Refusal:

@@ -43,6 +43,7 @@ from streams.tables import SameInstance, Tables
 from streams.topic_design import AppTopics, Severity
 from streams.topics import check
 from streams.transport import BatchApp, BatchSchema, NotCopartitioned
+from streams.turns import Turns
 from streams.watermarks import Unanswered, Watermarks
 
 if TYPE_CHECKING:
@@ -295,6 +296,8 @@ class Worker:
             heard_here=tables.heard_here,
             heard_elsewhere=tables.heard_elsewhere,
             consumer=lambda: app.batches,
+            turns=Turns(),
+            counting=asyncio.Lock(),
             say=say,
         )
 
@@ -399,3 +402,5 @@ def _log_quietly() -> None:
     handler.addFilter(_Throttle())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    # How late timers of Faust are says nothing that anybody can act on; for a loop that hangs there is `hangs_because`.
+    logging.getLogger("mode.timers").setLevel(logging.ERROR)

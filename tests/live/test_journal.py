@@ -15,6 +15,7 @@ from models.state_version import VERSION, NewerState
 from streams.fetched import OffsetGone
 from streams.journal import CHECKPOINT, MAX_RECORD_BYTES, Fenced, Journal, Lost, Message, TooLarge
 from streams.topic_design import OUTPUT_BYTES
+from streams.turns import Turns
 from streams.watermarks import Ends, Unanswered, Watermarks
 from tests.live.kafka import create, delete_records, producing, read, run, until, unused
 
@@ -58,7 +59,7 @@ class Place:
             else:
                 state[key] = value
 
-        positions = await journal.recover(take)
+        positions = await journal.recover(take, Turns())
         return state, positions
 
     async def published(self, isolation: str = "read_committed") -> list[bytes | None]:

@@ -133,8 +133,9 @@ def test_it_is_told_to_the_metrics_and_counted_again_later() -> None:
     assert isinstance(store, AccountStore)
 
     async def counting() -> None:
+        lock = asyncio.Lock()
         task = asyncio.ensure_future(
-            keep_counting(store, partition.monitor.everybody, SUBSCRIBED, lambda: START + 340 * HOUR, metrics)
+            keep_counting(store, partition.monitor.everybody, SUBSCRIBED, lambda: START + 340 * HOUR, metrics, lock)
         )
         for _ in range(10):  # turns of the loop: it has few accounts to look at
             await asyncio.sleep(0)

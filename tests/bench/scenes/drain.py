@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PARTITIONS: Final = 4
 #: Before the marks fall all accounts have to be known: time for sending and applying them.
-_KNOWN_WITHIN_S: Final = 15.0
+_KNOWN_WITHIN_S: Final = 20.0
 _KNOWN_A_SECOND: Final = 4_000
 _LOOK_EVERY_S: Final = 1.0
 _GIVE_UP: Final = 5 * MINUTE

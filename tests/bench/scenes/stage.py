@@ -36,6 +36,8 @@ A_DAY: Final = """policies:
 _LOOK_EVERY_S: Final = 0.2
 #: What is not timed is not looked at more often than that: who looks takes time from the worker.
 _SETTLE_S: Final = 1.0
+#: Outputs are at rest when nothing came for so long: a worker of many partitions may be at another's meanwhile.
+_REST_S: Final = 5.0
 _READY_WITHIN_S: Final = 120.0
 _WITHIN_S: Final = 900.0
 
@@ -61,15 +63,21 @@ class Stage:
         try:
             await until(lambda: worker.is_ready or not worker.runs, "the worker is not ready", _READY_WITHIN_S)
             if not worker.runs:
-                raise Failed(f"the worker has ended: {worker.said[-2000:]}")
+                raise Failed("the worker has ended")
             yield worker
+        except Failed as error:
+            raise Failed(f"{error}; the worker said last: {worker.said[-2000:]}") from None
         finally:
             if worker.runs:
                 worker.stop(within_s=60)
             worker.kill()
 
-    async def worked_off(self, *names: str) -> None:
-        """Wait until these inputs are in committed state, and what follows from them is published. Raises Failed."""
+    async def worked_off(self, *names: str) -> float:
+        """Wait until these inputs are in committed state, and what follows from them is published; the seconds it took.
+
+        Raises Failed.
+        """
+        began = time.monotonic()
         ends = await topics.ends(self.kafka, names, self.partitions)
         deadline = time.monotonic() + _WITHIN_S
         while True:
@@ -79,11 +87,13 @@ class Stage:
             _check(deadline, "the inputs are not worked off")
             await asyncio.sleep(_SETTLE_S)
         names = AppTopics.of(APP)[:4]
-        before = -1
-        while (written := await topics.reach(self.kafka, names, self.partitions)) != before:
+        before, since = -1, time.monotonic()
+        while time.monotonic() - since < _REST_S:
             _check(deadline, "the outputs do not come to rest")
-            before = written
+            if (written := await topics.reach(self.kafka, names, self.partitions)) != before:
+                before, since = written, time.monotonic()
             await asyncio.sleep(_SETTLE_S)
+        return since - began
 
 
 @asynccontextmanager

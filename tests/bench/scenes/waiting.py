@@ -30,7 +30,7 @@ async def measure(folder: Path, sizes: Sizes) -> list[Figure]:
         # Their marks are hours ahead.
         await here.send(marked(sizes.waiting, ahead(0) + 12 * HOUR, 8 * HOUR, "waits"))
         async with here.worker() as worker:
-            await here.worked_off("bills")
+            caught_up_s = await here.worked_off("bills")
             process = psutil.Process(worker.process.pid)
             rss_bytes = process.memory_info().rss
             share = await _share(process, sizes.idle_s)
@@ -45,6 +45,9 @@ async def measure(folder: Path, sizes: Sizes) -> list[Figure]:
             ages = commands.take()
     of = f"{sizes.waiting_partitions} partitions, {sizes.waiting:,} accounts"
     return [
+        Figure(
+            "caught-up", f"bills caught up with, {of}", sizes.waiting / caught_up_s, "records/s"
+        ),
         Figure("idle", f"idle worker, {of}", share * 100, "% of a core"),
         Figure("idle-rss", f"its memory, an account, {of}", rss_bytes / sizes.waiting, "bytes"),
         *latencies("mark", f"mark to command, {sizes.waiting:,} accounts waiting", ages),
