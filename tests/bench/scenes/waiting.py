@@ -43,11 +43,11 @@ async def measure(folder: Path, sizes: Sizes) -> list[Figure]:
             if commands.count != sizes.marks:
                 raise Failed(f"{sizes.marks} marks had {commands.count} commands")
             ages = commands.take()
+            if (lost := worker.metric("arrears_transactions_total", outcome="lost")) > 0:
+                raise Failed(f"{lost:.0f} transactions were lost, and done again: their answers came too late")
     of = f"{sizes.waiting_partitions} partitions, {sizes.waiting:,} accounts"
     return [
-        Figure(
-            "caught-up", f"bills caught up with, {of}", sizes.waiting / caught_up_s, "records/s"
-        ),
+        Figure("caught-up", f"bills caught up with, {of}", sizes.waiting / caught_up_s, "records/s"),
         Figure("idle", f"idle worker, {of}", share * 100, "% of a core"),
         Figure("idle-rss", f"its memory, an account, {of}", rss_bytes / sizes.waiting, "bytes"),
         *latencies("mark", f"mark to command, {sizes.waiting:,} accounts waiting", ages),
