@@ -14,7 +14,7 @@ import pytest
 from tests.chaos.arrivals import partition_of
 from tests.chaos.checker import Report, check
 from tests.chaos.simulated import simulate
-from tests.chaos.traffic import POLICIES, plan
+from tests.chaos.traffic import POLICIES, Plan, Step, plan
 from tests.oracle.values import SECOND, format_instant, parse_instant
 
 if TYPE_CHECKING:
@@ -301,3 +301,8 @@ def test_keys_go_where_java_puts_them() -> None:
     hashes = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536, b"abc": 479470107}
     for key, hashed in hashes.items():
         assert partition_of(key, 2**31) == hashed & 0x7FFFFFFF
+
+
+def test_the_customers_of_a_plan_have_names_though_the_first_record_of_one_is_spoilt() -> None:
+    spoilt, sound = Step(1, "bills", {"account_id": 7}, b"a"), Step(2, "bills", {"account_id": "b"}, b"b")
+    assert Plan(1, ((spoilt,), (sound,))).accounts == {"b"}

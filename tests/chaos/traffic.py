@@ -575,7 +575,9 @@ class Plan:
     @property
     def accounts(self) -> set[str]:
         """All customers; `*` too."""
-        return {steps[0].fields["account_id"] for steps in self.lives if isinstance(steps[0].fields, dict)}
+        first = (steps[0].fields for steps in self.lives)
+        named = (fields["account_id"] for fields in first if isinstance(fields, dict))
+        return {account_id for account_id in named if isinstance(account_id, str)}  # a record may be spoilt
 
     @property
     def seconds(self) -> float:
