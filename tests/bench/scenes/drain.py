@@ -10,7 +10,7 @@ from streams.topic_design import AppTopics
 from tests.bench.peers import topics
 from tests.bench.peers.watching import Failed
 from tests.bench.scenes.figures import Figure
-from tests.bench.scenes.stage import APP, ahead, marked, now, stage, until
+from tests.bench.scenes.stage import APP, ahead, known, marked, now, stage, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PARTITIONS: Final = 4
 #: Before the marks fall all accounts have to be known: time for sending and applying them.
-_KNOWN_WITHIN_S: Final = 20.0
+_KNOWN_WITHIN_S: Final = 15.0
 _KNOWN_A_SECOND: Final = 4_000
 _LOOK_EVERY_S: Final = 1.0
 _GIVE_UP: Final = 5 * MINUTE
@@ -28,10 +28,10 @@ _GIVE_UP: Final = 5 * MINUTE
 async def measure(folder: Path, sizes: Sizes) -> list[Figure]:
     """From the first mark until the last command is in Kafka."""
     count, commands = sizes.drained, (AppTopics.of(APP).commands,)
-    async with stage(folder, _PARTITIONS) as here, here.worker():
+    async with stage(folder, _PARTITIONS) as here, here.worker() as worker:
         first = ahead(_KNOWN_WITHIN_S + count / _KNOWN_A_SECOND)
         await here.send(marked(count, first, SECOND, "falls"))
-        await here.worked_off("bills")
+        await known(worker, count)
         if now() >= first:
             raise Failed(f"the first of {count:,} marks fell before all accounts were known")
         await until(lambda: now() > first + SECOND, "the marks do not fall")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from models.instants import DAY, SECOND, format_instant
 from streams.local_kafka import LocalKafka, free_port
-from streams.topic_design import AppTopics
 from streams.topics import create
 from tests.bench.peers import topics
 from tests.bench.peers.ours import OPTIONS
@@ -36,8 +35,6 @@ A_DAY: Final = """policies:
 _LOOK_EVERY_S: Final = 0.2
 #: What is not timed is not looked at more often than that: who looks takes time from the worker.
 _SETTLE_S: Final = 1.0
-#: Outputs are at rest when nothing came for so long: a worker of many partitions may be at another's meanwhile.
-_REST_S: Final = 5.0
 _READY_WITHIN_S: Final = 120.0
 _WITHIN_S: Final = 900.0
 
@@ -72,29 +69,6 @@ class Stage:
                 worker.stop(within_s=60)
             worker.kill()
 
-    async def worked_off(self, *names: str) -> float:
-        """Wait until these inputs are in committed state, and what follows from them is published; the seconds it took.
-
-        Raises Failed.
-        """
-        began = time.monotonic()
-        ends = await topics.ends(self.kafka, names, self.partitions)
-        deadline = time.monotonic() + _WITHIN_S
-        while True:
-            reached = await topics.committed_by_app(self.kafka, APP, ends)
-            if all(reached.get(partition, 0) >= end for partition, end in ends.items()):
-                break
-            _check(deadline, "the inputs are not worked off")
-            await asyncio.sleep(_SETTLE_S)
-        names = AppTopics.of(APP)[:4]
-        before, since = -1, time.monotonic()
-        while time.monotonic() - since < _REST_S:
-            _check(deadline, "the outputs do not come to rest")
-            if (written := await topics.reach(self.kafka, names, self.partitions)) != before:
-                before, since = written, time.monotonic()
-            await asyncio.sleep(_SETTLE_S)
-        return since - began
-
 
 @asynccontextmanager
 async def stage(folder: Path, partitions: int) -> AsyncIterator[Stage]:
@@ -107,6 +81,20 @@ async def stage(folder: Path, partitions: int) -> AsyncIterator[Stage]:
         yield Stage(kafka, folder, partitions)
     finally:
         broker.stop()
+
+
+async def known(worker: WorkerProcess, accounts: int) -> float:
+    """Wait until a worker has so many accounts in arrears, applied and decided on; how long that took. Raises Failed.
+
+    That inputs are read and outputs rest says less: whoever has much to decide on publishes nothing for a while.
+    """
+    began = time.monotonic()
+    while worker.metric("arrears_accounts", status="in_arrears") < accounts:
+        _check(began + _WITHIN_S, "not all accounts are known")
+        if not worker.runs:
+            raise Failed("the worker has ended")
+        await asyncio.sleep(_SETTLE_S)
+    return time.monotonic() - began
 
 
 async def until(condition: Callable[[], bool], otherwise: str, within_s: float = _WITHIN_S) -> None:

@@ -10,7 +10,7 @@ import psutil
 from models.instants import HOUR, SECOND
 from tests.bench.peers.watching import Failed
 from tests.bench.scenes.figures import Figure, latencies
-from tests.bench.scenes.stage import ahead, marked, stage, until
+from tests.bench.scenes.stage import ahead, known, marked, stage, until
 from tests.bench.soak import Commands, watching
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ async def measure(folder: Path, sizes: Sizes) -> list[Figure]:
         # Their marks are hours ahead.
         await here.send(marked(sizes.waiting, ahead(0) + 12 * HOUR, 8 * HOUR, "waits"))
         async with here.worker() as worker:
-            caught_up_s = await here.worked_off("bills")
+            caught_up_s = await known(worker, sizes.waiting)
             process = psutil.Process(worker.process.pid)
             rss_bytes = process.memory_info().rss
             share = await _share(process, sizes.idle_s)
