@@ -88,5 +88,5 @@ def test_a_scene_tells_its_figures(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     run = json.loads(path.read_text(encoding="utf-8"))
     assert run["missing"] == []
-    assert {figure["key"] for figure in run["live"]} == {"idle", "idle-rss", "mark-p50", "mark-p99"}
+    assert {figure["key"] for figure in run["live"]} == {"caught-up", "idle", "idle-rss", "mark-p50", "mark-p99"}
     assert "mark to command" in ended.stdout
