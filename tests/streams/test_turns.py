@@ -22,8 +22,15 @@ async def work(mine: Turns, name: str, pieces: int, done: list[str]) -> None:
                     break
 
 
-def test_tables_take_turns_in_the_order_in_which_they_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_TURN_S", 0)
+@pytest.mark.parametrize(
+    ("turn_s", "order"),
+    [
+        pytest.param(0, "abcabcabc", id="a turn is over: the next, in the order in which they asked"),
+        pytest.param(60, "aaabbbccc", id="a turn lasts: its table goes on"),
+    ],
+)
+def test_tables_take_turns(turn_s: float, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_TURN_S", turn_s)
     done: list[str] = []
 
     async def all_of_them() -> None:
@@ -31,19 +38,7 @@ def test_tables_take_turns_in_the_order_in_which_they_asked(monkeypatch: pytest.
         await asyncio.gather(*(work(mine, name, 3, done) for name in "abc"))
 
     asyncio.run(all_of_them())
-    assert done == list("abcabcabc")
-
-
-def test_a_table_goes_on_while_its_turn_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_TURN_S", 60)
-    done: list[str] = []
-
-    async def all_of_them() -> None:
-        mine = Turns()
-        await asyncio.gather(*(work(mine, name, 3, done) for name in "ab"))
-
-    asyncio.run(all_of_them())
-    assert done == list("aaabbb")
+    assert done == list(order)
 
 
 def test_however_many_work_others_are_let_in_after_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,25 +89,25 @@ async def known(worker: WorkerProcess, accounts: int) -> float:
     That inputs are read and outputs rest says less: whoever has much to decide on publishes nothing for a while.
     """
     began = time.monotonic()
-    while worker.metric("arrears_accounts", status="in_arrears") < accounts:
-        _check(began + _WITHIN_S, "not all accounts are known")
-        if not worker.runs:
-            raise Failed("the worker has ended")
-        await asyncio.sleep(_SETTLE_S)
+    await until(
+        lambda: not worker.runs or worker.metric("arrears_accounts", status="in_arrears") >= accounts,
+        "not all accounts are known",
+        look_every_s=_SETTLE_S,
+    )
+    if not worker.runs:
+        raise Failed("the worker has ended")
     return time.monotonic() - began
 
 
-async def until(condition: Callable[[], bool], otherwise: str, within_s: float = _WITHIN_S) -> None:
+async def until(
+    condition: Callable[[], bool], otherwise: str, within_s: float = _WITHIN_S, look_every_s: float = _LOOK_EVERY_S
+) -> None:
     """Wait for it. Raises Failed."""
     deadline = time.monotonic() + within_s
     while not condition():
-        _check(deadline, otherwise)
-        await asyncio.sleep(_LOOK_EVERY_S)
-
-
-def _check(deadline: float, otherwise: str) -> None:
-    if time.monotonic() > deadline:
-        raise Failed(otherwise)
+        if time.monotonic() > deadline:
+            raise Failed(otherwise)
+        await asyncio.sleep(look_every_s)
 
 
 def now() -> Instant:
