@@ -135,6 +135,19 @@ async def no_open_transaction(servers: str, partitions: int) -> None:
     assert {end.stable < end.high for end in ends.values()} == {False}, ends
 
 
+def wait_quiet(worker: WorkerProcess) -> None:
+    """Until no commit is under way.
+
+    A broker that is killed in one, and starts when its transaction is over, was seen to leave that transaction open in
+    a partition for good (see `Journal._settled_end`); tests of chaos kill brokers at any time, but start them at once.
+    """
+    committed, since = -1.0, time.monotonic()
+    while time.monotonic() - since < 0.5:
+        if (now := worker.metric("arrears_transactions_total", outcome="committed")) != committed:
+            committed, since = now, time.monotonic()
+        time.sleep(0.05)
+
+
 def test_it_outlives_its_broker(tmp_path: Path, start: Callable[..., WorkerProcess]) -> None:
     """Away at the start, killed, frozen: it waits and says so, nothing fires meanwhile, nothing is lost."""
     kafka = LocalKafka(free_port(), tmp_path / "kafka")
@@ -151,6 +164,7 @@ def test_it_outlives_its_broker(tmp_path: Path, start: Callable[..., WorkerProce
         kafka.start()
         worker.wait_ready()
 
+        wait_quiet(worker)
         kafka.kill()  # in a quiet hour: nothing has to be asked
         wait_until(lambda: worker.metric("arrears_brokers_away") >= 1, 40, lambda: worker.said)
         kafka.start()
@@ -158,6 +172,7 @@ def test_it_outlives_its_broker(tmp_path: Path, start: Callable[..., WorkerProce
 
         send(servers, [bill(f"a{number}") for number in range(10)], 2)
         wait_until(lambda: worker.metric("arrears_records_total", topic="bills", outcome="accepted") >= 10, 15)
+        wait_quiet(worker)
         kafka.kill()  # before the marks
         time.sleep(4)
         assert worker.runs, worker.said
