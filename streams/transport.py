@@ -20,6 +20,7 @@ Laws of this file:
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
@@ -56,6 +57,9 @@ MAX_RECORDS: Final = 4000
 _PARTITION_BYTES: Final = 1 << 20
 #: Faust has 1500 ms, during which partitions that have something wait for those that have nothing.
 _FETCH_WAIT_MS: Final = 50
+#: When nothing has come for `_QUIET_S` that is all they wait for: a question names every partition, and costs as much.
+_QUIET_FETCH_WAIT_MS: Final = 250
+_QUIET_S: Final = 1.0
 
 _POLL_S: Final = 0.1
 #: About so many records are taken at once, so that the group hears of this member meanwhile.
@@ -154,6 +158,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         #: What follows the last record handed out; only of partitions that were placed since they were assigned.
         self._cursors: dict[Partition, int] = {}
         self.topics: set[str] = set()
+        self._found_at = time.monotonic()
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:  # noqa: ARG002
         conf = self.app.conf
@@ -236,7 +241,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if not found:
                 await self._wait(consumer, timeout_s if wanted else _NOTHING_RELEASED_S)
                 found = await self._take(consumer, wanted)
+        self._set_pace(consumer, has_found=bool(found))
         return found
+
+    def _set_pace(self, consumer: Any, *, has_found: bool) -> None:
+        """How long the brokers may keep the next question. The first record ends the wait of all."""
+        now = time.monotonic()
+        if has_found:
+            self._found_at = now
+        is_quiet = now - self._found_at > _QUIET_S
+        consumer._fetcher._fetch_max_wait_ms = _QUIET_FETCH_WAIT_MS if is_quiet else _FETCH_WAIT_MS
 
     async def _wait(self, consumer: Any, timeout_s: float) -> None:
         waiter = consumer._fetcher._create_fetch_waiter()
